@@ -1,0 +1,1 @@
+"""From alert states to messages that arrive once."""

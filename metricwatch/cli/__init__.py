@@ -1,0 +1,1 @@
+"""The metricwatch command, one file a command."""

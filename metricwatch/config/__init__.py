@@ -1,0 +1,1 @@
+"""The configuration file: its schema, how it is read, where secrets come from."""

@@ -1,0 +1,1 @@
+"""Built-in notifiers, reached through entry points only."""

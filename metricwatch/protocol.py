@@ -1,0 +1,142 @@
+"""What daemon and worker say to each other: one JSON object a line over a dedicated pair of pipes.
+
+Standard library only, so that a worker starts with nothing but torch, torchvision, numpy and pillow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from metricwatch.errors import WorkerError
+from metricwatch.records import Evaluation, Score, ScoreState, Skipped
+
+# --- daemon to worker --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configure:
+    """The first message: how this worker shall compute. weights maps an extractor to an explicit file."""
+
+    device: str = "auto"
+    precision: str = "exact"
+    engine: str = "auto"
+    cache: str = ""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    batch_size: int = 32
+    max_pixels: int = 100_000_000
+    heartbeat_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    """Score one snapshot.
+
+    path is a directory, or one image; members names files below it (None: every image in it). digest is the
+    listing's fingerprint at the time it settled, "" to skip the check.
+    """
+
+    job: int
+    path: str
+    members: tuple[str, ...] | None = None
+    digest: str = ""
+    metrics: tuple[str, ...] = ()
+    reference: str | None = None
+    content: str | None = None
+    style: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Finish nothing, exit now."""
+
+
+# --- worker to daemon --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The worker has its device and takes jobs."""
+
+    pid: int
+    device: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """Still alive. job is the one at work, or None; done of total counts images of its current phase."""
+
+    job: int | None = None
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A job's scores."""
+
+    job: int
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A job that gave no scores. changed: the files moved under us, a newer revision will follow."""
+
+    job: int
+    reason: str
+    retryable: bool = False
+    changed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """A line for the daemon's log."""
+
+    level: str
+    event: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+Request = Configure | Evaluate | Stop
+Reply = Ready | Heartbeat | Result | Failure | Log
+Message = Request | Reply
+
+_TYPES: dict[str, type[Any]] = {
+    cls.__name__: cls for cls in (Configure, Evaluate, Stop, Ready, Heartbeat, Result, Failure, Log)
+}
+
+
+def encode(message: Message) -> bytes:
+    """One line, newline included. Non-finite numbers are refused: scores without a value are None."""
+    document = {"type": type(message).__name__, **asdict(message)}
+    return json.dumps(document, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """The message on one line. Raises WorkerError when it is not one of ours."""
+    try:
+        document = json.loads(line)
+        cls = _TYPES[document.pop("type")]
+        known = {item.name for item in fields(cls)}
+        message: Message = cls(**{key: _restore(key, value) for key, value in document.items() if key in known})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WorkerError(f"not a protocol message ({error!r}): {line[:200]!r}") from error
+    return message
+
+
+def _restore(key: str, value: Any) -> Any:
+    """JSON has neither tuples nor our records: put them back."""
+    if key == "evaluation":
+        return Evaluation(
+            **{
+                **value,
+                "scores": tuple(Score(**{**score, "state": ScoreState(score["state"])}) for score in value["scores"]),
+                "skipped": tuple(Skipped(**item) for item in value["skipped"]),
+            }
+        )
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,201 @@
+"""The frozen records that stages exchange. They carry facts, never behaviour that needs a library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+Severity = Literal["critical", "info"]
+Direction = Literal["worse", "better"]
+
+
+class ScoreState(StrEnum):
+    """Why a score has, or has not, a value. Everything but OK has value None and is never compared."""
+
+    OK = "ok"
+    TOO_FEW_IMAGES = "too_few_images"
+    NON_FINITE = "non_finite"
+    NO_PAIRS = "no_pairs"
+    NO_REFERENCE = "no_reference"
+    FAILED = "failed"
+
+
+class JobState(StrEnum):
+    """A job is queued, leased by one worker, and ends done, failed (bad input) or quarantined."""
+
+    QUEUED = "queued"
+    LEASED = "leased"
+    DONE = "done"
+    FAILED = "failed"
+    QUARANTINED = "quarantined"
+    SUPERSEDED = "superseded"
+
+
+class AlertState(StrEnum):
+    """The states of a rule at one step, and of an alert over its life."""
+
+    INACTIVE = "inactive"
+    PENDING = "pending"
+    FIRING = "firing"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One training job, as the configuration names it. At least one of id, id_file and name is set."""
+
+    key: str
+    name: str
+    id: str | None = None
+    id_file: str | None = None
+    total_steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteRun:
+    """A run as a sink knows it: its identifier there, and the page a person can open (or None)."""
+
+    id: str
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What one step left on disk, settled. A rewritten step is the same snapshot with a higher revision.
+
+    path is the directory of the images; members names the files of it that belong to the step, or is None
+    where the whole directory does. digest changes whenever a member's name, size or mtime does.
+    """
+
+    id: int
+    source: str
+    run: str
+    step: int
+    revision: int
+    path: str
+    members: tuple[str, ...] | None
+    digest: str
+    images: int
+    settled_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One snapshot to evaluate. attempt counts from 1; a lease not renewed before it expires lapses."""
+
+    id: int
+    snapshot: Snapshot
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One key and value of an evaluation.
+
+    value is finite when state is OK and None otherwise. stderr has the unit of value. images is the number of
+    images that entered this score. provenance holds what the number depends on (see Provenance keys in
+    metricwatch.api); two scores may be compared only when series is equal.
+    """
+
+    key: str
+    value: float | None
+    images: int
+    higher_is_better: bool
+    stderr: float | None = None
+    state: ScoreState = ScoreState.OK
+    detail: str = ""
+    series: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A file that was left out of an evaluation, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One snapshot scored. images counts those that could be read; seconds is the worker's wall time."""
+
+    scores: tuple[Score, ...]
+    skipped: tuple[Skipped, ...]
+    images: int
+    seconds: float
+    provenance: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A point of a curve as it is sent: fixed before the first send and replayed verbatim ever after."""
+
+    key: str
+    value: float
+    timestamp_ms: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """An outbox row: points and tags that one sink must receive for one run. attempts made so far."""
+
+    id: int
+    sink: str
+    run: str
+    points: tuple[Point, ...]
+    tags: Mapping[str, str]
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowPoint:
+    """One evaluation inside a rule's window."""
+
+    step: int
+    value: float
+    stderr: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """One episode of a rule on a run, from the step that fired it to the step that resolved it.
+
+    change is the movement that fired it, as a fraction of the window's first value, positive when the value
+    rose; threshold is the bound it passed, in the same unit.
+    """
+
+    id: int
+    run: str
+    rule: str
+    metric: str
+    direction: Direction
+    severity: Severity
+    state: AlertState
+    fired_step: int
+    change: float
+    threshold: float
+    window: tuple[WindowPoint, ...]
+    resolved_step: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """One message to one notifier: an alert that fired or resolved, with what a reader needs to act on it.
+
+    title is one line; summary one or two plain sentences, the same through every notifier.
+    """
+
+    id: int
+    event: Literal["firing", "resolved", "test"]
+    alert: Alert
+    run_name: str
+    run_url: str | None
+    created_at: datetime
+    title: str
+    summary: str

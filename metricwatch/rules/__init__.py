@@ -1,0 +1,1 @@
+"""Pure rules over series of scores, and the alert states that follow."""

@@ -1,0 +1,1 @@
+"""Built-in sinks, reached through entry points only."""

@@ -1,0 +1,1 @@
+"""Leases jobs to worker processes and records what they answer."""

@@ -1,0 +1,1 @@
+"""Contract kits for plugin authors, and a clock that only moves when told."""
