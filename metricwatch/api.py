@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Arrays = Mapping[str, npt.NDArray[np.generic]]
+else:
+    # The name must exist at run time for plugins to import; numpy need not.
+    Arrays = Mapping
 
 __all__ = [
     "API_VERSION",

@@ -1,0 +1,156 @@
+"""Reads metricwatch.yaml into a Config, or says everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from metricwatch import catalog
+from metricwatch.config.context import Context
+from metricwatch.config.environment import Overrides, apply_overrides, interpolate
+from metricwatch.config.options import UnusableOptionsError, bind_options
+from metricwatch.config.problems import Problem, dotted, from_pydantic, unknown_key
+from metricwatch.config.schema import Config, NotifierConfig
+from metricwatch.config.source import parse_yaml
+from metricwatch.errors import ConfigError, PluginError
+
+DEFAULT_FILE = "metricwatch.yaml"
+
+
+def load_config(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
+    """The configuration in a file, by default ./metricwatch.yaml, with the environment's overrides.
+
+    Raises ConfigError with one line for each problem: file (or variable), key path, what is wrong. No message
+    repeats a secret.
+    """
+    name = str(path) if path is not None else DEFAULT_FILE
+    file = Path(os.path.abspath(name))
+    tree = _read(file, name)
+    return _Reading(tree=tree, name=name, file=file, environ=environ).config()
+
+
+def _read(file: Path, name: str) -> dict[Any, Any]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{name}: no such file; write one with: metricwatch init {name}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name}: not UTF-8 text; save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from None
+    tree = parse_yaml(text, name)
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{name}: must be a mapping of keys to values; see: metricwatch init")
+    # A section whose every line is commented out reads as null: it is as good as absent.
+    return {key: value for key, value in tree.items() if value is not None}
+
+
+class _Reading:
+    """One reading of one file: gathers problems, then returns a Config or raises them all."""
+
+    def __init__(self, *, tree: dict[Any, Any], name: str, file: Path, environ: Mapping[str, str]) -> None:
+        self._name = name
+        self._file = file
+        self._environ = environ
+        self._problems: list[tuple[str, Problem]] = []
+        unset: list[Problem] = []
+        self._tree: dict[Any, Any] = interpolate(tree, environ, unset)
+        self._overrides: Overrides = apply_overrides(self._tree, environ, self._problems)
+        # A variable that is missing does no harm where an override replaces what mentions it.
+        for problem in unset:
+            if self._overrides.variable_of(problem.path) is None:
+                self._add(problem)
+
+    def config(self) -> Config:
+        tree = self._tree
+        if "file" in tree:
+            self._add(Problem(("file",), unknown_key("file", set(Config.model_fields) - {"file"})))
+        tree.setdefault("tracking", {})
+        context = self._context()
+        notify = self._notifiers(tree.get("notify", {}))
+        config = None
+        try:
+            config = Config.model_validate({**tree, "file": self._file, "notify": notify}, context=context)
+        except ValidationError as error:
+            for problem in from_pydantic(error, tree, Config):
+                self._add(problem)
+        if config is None or self._problems:
+            raise ConfigError("\n".join(self._lines()))
+        return config
+
+    def _context(self) -> Context:
+        tracking, metrics, notify = (self._tree.get(key) for key in ("tracking", "metrics", "notify"))
+        experiment = tracking.get("experiment") if isinstance(tracking, dict) else None
+        return Context(
+            base=self._file.parent,
+            environ=self._environ,
+            experiment=experiment if isinstance(experiment, str) and experiment else "Default",
+            metrics=_rule_metrics(metrics),
+            receivers=tuple(str(key) for key in notify) if isinstance(notify, dict) else (),
+        )
+
+    def _notifiers(self, raw: Any) -> dict[str, NotifierConfig]:
+        """The receivers that are well-formed; the others become problems."""
+        if not isinstance(raw, dict):
+            self._add(Problem(("notify",), "must be a mapping of receiver names to notifiers"))
+            return {}
+        built = {}
+        for key, value in raw.items():
+            name = str(key)
+            if not isinstance(value, dict):
+                self._add(Problem(("notify", name), "must be a mapping with use: and the notifier's options"))
+                continue
+            use = value.get("use")
+            options = {option: content for option, content in value.items() if option != "use"}
+            if not isinstance(use, str):
+                known = ", ".join(catalog.names("notifiers"))
+                self._add(Problem(("notify", name, "use"), f"required: the notifier to use; known: {known}"))
+                continue
+            if use not in (installed := catalog.names("notifiers")):
+                hint = catalog.did_you_mean(use, installed)
+                self._add(Problem(("notify", name, "use"), f"unknown notifier {use!r}; {hint}"))
+                continue
+            where = f"{self._name}: notify.{name}"
+            try:
+                bound = bind_options(catalog.load_notifier(use).Options, options, where, base=self._file.parent)
+            except UnusableOptionsError as error:
+                for problem in error.problems:
+                    self._add(Problem(("notify", name, *problem.path), problem.message))
+            except PluginError as error:
+                self._add(Problem(("notify", name, "use"), str(error)))
+            else:
+                built[name] = NotifierConfig(name=name, use=use, options=bound)
+        return built
+
+    def _add(self, problem: Problem) -> None:
+        # What fails at a place that is already a problem follows from it.
+        if any(known.path and known.path == problem.path[: len(known.path)] for _, known in self._problems):
+            return
+        self._problems.append((self._overrides.variable_of(problem.path) or self._name, problem))
+
+    def _lines(self) -> list[str]:
+        sections = list(Config.model_fields)
+
+        def order(item: tuple[str, Problem]) -> int:
+            top = item[1].path[:1]
+            return sections.index(top[0]) if top and top[0] in sections else len(sections) if top else -1
+
+        return [
+            f"{source}: {dotted(problem.path)}: {problem.message}" if problem.path else f"{source}: {problem.message}"
+            for source, problem in sorted(self._problems, key=order)
+        ]
+
+
+def _rule_metrics(metrics: Any) -> tuple[str, ...] | None:
+    """The metrics that rules may name; None when the list is not usable at all."""
+    if not (isinstance(metrics, list) and metrics and all(isinstance(item, str) for item in metrics)):
+        return None
+    installed = catalog.names("metrics")
+    # Beside a misspelt metric, a rule that spells it right is not wrong as well.
+    return tuple(metrics) if set(metrics) <= set(installed) else installed

@@ -1,0 +1,199 @@
+"""What metricwatch.yaml may say. All models are frozen and refuse unknown keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_serializer, field_validator
+
+from metricwatch import catalog
+from metricwatch.api import Secret
+from metricwatch.config.context import AbsolutePath, Section, context_of
+from metricwatch.config.quantities import Fraction, PositiveDuration
+from metricwatch.config.secrets import redact_uri
+from metricwatch.config.watching import WatchEntry
+
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
+_SQLITE = "sqlite:///"
+
+
+class Tracking(Section):
+    """Where curves go. uri may hold credentials: show redacted_uri, which dumps and repr use as well."""
+
+    uri: str = ""
+    experiment: str = Field(default="Default", min_length=1)
+    prefix: str = Field(default="quality", min_length=1)
+    sink: str = "mlflow"
+
+    @field_validator("uri")
+    @classmethod
+    def _find_uri(cls, uri: str, info: ValidationInfo[Any]) -> str:
+        context = context_of(info)
+        exported = context.environ.get("MLFLOW_TRACKING_URI", "")
+        uri = uri or exported
+        if not uri:
+            raise ValueError("not set; write the address of the tracking server here or set MLFLOW_TRACKING_URI")
+        if uri == exported:
+            # The training job reads the same variable: what it means must not depend on where our file lies.
+            return uri
+        local = uri.removeprefix(_SQLITE)
+        if local != uri and not local.startswith(("/", ":")):
+            return _SQLITE + os.path.normpath(context.base / local)
+        if uri.startswith(("./", "../")):
+            return os.path.normpath(context.base / uri)
+        return uri
+
+    @field_validator("prefix")
+    @classmethod
+    def _trim_prefix(cls, prefix: str) -> str:
+        return prefix.strip("/")
+
+    @field_validator("sink")
+    @classmethod
+    def _know_sink(cls, sink: str) -> str:
+        if sink not in (known := catalog.names("sinks")):
+            raise ValueError(f"unknown sink {sink!r}; {catalog.did_you_mean(sink, known)}")
+        return sink
+
+    @property
+    def redacted_uri(self) -> str:
+        """The address as it may be printed: without user, password or tokens."""
+        return redact_uri(self.uri)
+
+    @field_serializer("uri")
+    def _dump_uri(self, uri: str) -> str:
+        return redact_uri(uri)
+
+    def __repr_args__(self) -> Any:
+        return [(name, self.redacted_uri if name == "uri" else value) for name, value in super().__repr_args__()]
+
+
+class Extractor(Section):
+    """Where a feature extractor's weights lie; None: where its own library keeps them."""
+
+    weights: AbsolutePath | None = None
+
+
+class MovesRule(Section):
+    """Fires when a metric moves by more than a share (moves, 0.1 is 10%) within `across` evaluations."""
+
+    name: str
+    metric: str
+    moves: Annotated[Fraction, Field(gt=0)]
+    across: int = Field(ge=2)
+    mode: Literal["range", "net", "each"] = "range"
+    direction: Literal["any", "worse", "better"] = "any"
+    beyond_noise: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    receivers: tuple[str, ...] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _unique_slug(cls, name: str, info: ValidationInfo[Any]) -> str:
+        if not _SLUG.fullmatch(name):
+            raise ValueError("must be made of letters, digits, - and _ only: it becomes part of a curve's name")
+        taken = context_of(info).rule_names
+        if name in taken:
+            raise ValueError(f"another rule is already named {name!r}; names are unique")
+        taken.add(name)
+        return name
+
+    @field_validator("metric")
+    @classmethod
+    def _configured_metric(cls, metric: str, info: ValidationInfo[Any]) -> str:
+        configured = context_of(info).metrics
+        if configured is None or any(metric == name or metric.startswith(f"{name}_") for name in configured):
+            return metric
+        if metric in catalog.names("metrics"):
+            raise ValueError(f"metric {metric!r} is not computed; add it to metrics")
+        raise ValueError(f"unknown metric {metric!r}; {catalog.did_you_mean(metric, configured)}")
+
+    @field_validator("receivers")
+    @classmethod
+    def _known_receivers(cls, receivers: tuple[str, ...] | None, info: ValidationInfo[Any]) -> tuple[str, ...] | None:
+        known = context_of(info).receivers
+        for name in receivers or ():
+            if known is not None and name not in known:
+                hint = catalog.did_you_mean(name, known) if known else "notify names nobody yet"
+                raise ValueError(f"unknown receiver {name!r}; {hint}")
+        return receivers
+
+
+class NotifierConfig(Section):
+    """One receiver: the notifier plugin it uses and that plugin's Options. Dumps show no secret."""
+
+    name: str
+    use: str
+    options: Any = None
+
+    @field_serializer("options")
+    def _dump_options(self, options: Any) -> Any:
+        if not dataclasses.is_dataclass(options) or isinstance(options, type):
+            return None if options is None else str(options)
+        values = {item.name: getattr(options, item.name) for item in dataclasses.fields(options)}
+        return {name: str(value) if isinstance(value, Secret) else value for name, value in values.items()}
+
+
+class WorkerConfig(Section):
+    """How the worker computes. max_pixels bounds one image; threads None: the library's own choice."""
+
+    device: str = "auto"
+    precision: Literal["exact"] = "exact"
+    engine: Literal["auto", "eager"] = "auto"
+    batch_size: int = Field(default=32, ge=1)
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    idle_exit: PositiveDuration = timedelta(minutes=10)
+    recycle_after: int = Field(default=500, ge=1)
+    heartbeat_timeout: PositiveDuration = timedelta(seconds=60)
+    threads: int | None = Field(default=None, ge=1)
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not _DEVICE.fullmatch(device):
+            raise ValueError("must be auto, cpu, cuda or cuda:N")
+        return device
+
+
+class Telemetry(Section):
+    """Where the daemon answers health and metrics requests; port None: nowhere."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int | None = Field(default=None, ge=0, le=65535)
+
+
+def _installed_metric(name: str) -> str:
+    if name not in (known := catalog.names("metrics")):
+        raise ValueError(f"unknown metric {name!r}; {catalog.did_you_mean(name, known)}")
+    return name
+
+
+class Config(Section):
+    """One configuration file, complete and consistent. Every path in it is absolute.
+
+    file is the file itself. Read it with load_config: only that checks names across sections.
+    """
+
+    file: Path
+    state: AbsolutePath = Path("metricwatch-state")
+    tracking: Tracking
+    extractors: dict[str, Extractor] = Field(default_factory=dict)
+    watch: tuple[WatchEntry, ...] = Field(min_length=1)
+    metrics: tuple[Annotated[str, AfterValidator(_installed_metric)], ...] = Field(min_length=1)
+    rules: tuple[MovesRule, ...] = ()
+    notify: dict[str, NotifierConfig] = Field(default_factory=dict)
+    worker: WorkerConfig = Field(default_factory=WorkerConfig)
+    telemetry: Telemetry = Field(default_factory=Telemetry)
+
+    @field_validator("metrics")
+    @classmethod
+    def _unique_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        for position, name in enumerate(metrics):
+            if name in metrics[:position]:
+                raise ValueError(f"{name!r} is listed twice")
+        return metrics

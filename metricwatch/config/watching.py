@@ -1,0 +1,117 @@
+"""What one watch entry of metricwatch.yaml may say: whose samples, where they lie, what they compare with."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any, Self
+
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+
+from metricwatch.config.context import AbsolutePath, Section, absolute_glob, context_of, refuse_fan_out
+from metricwatch.config.quantities import Duration, PositiveDuration
+from metricwatch.records import Run
+
+
+class RunConfig(Section):
+    """The training job, by exactly one of name, id, and id_file: a file its run id is written to."""
+
+    name: str | None = Field(default=None, min_length=1)
+    id: str | None = Field(default=None, min_length=1)
+    id_file: AbsolutePath | None = None
+    total_steps: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [key for key in ("name", "id", "id_file") if getattr(self, key) is not None]
+        if len(given) != 1:
+            found = "none of them is" if not given else f"{' and '.join(given)} are"
+            raise ValueError(f"needs exactly one of name, id and id_file; {found} given")
+        return self
+
+
+class Pairs(Section):
+    """Folders whose images belong to the samples of the same file stem."""
+
+    content: AbsolutePath | None = None
+    style: AbsolutePath | None = None
+
+
+class WatchEntry(Section):
+    """One job's samples. samples is an absolute glob; each match is the directory or file of one step."""
+
+    run: RunConfig | None = None
+    samples: str = Field(min_length=1)
+    reference: AbsolutePath | None = None
+    pairs: Pairs | None = None
+    every: int | None = Field(default=None, ge=1)
+    settle: Duration = timedelta(seconds=5)
+    rescan: PositiveDuration = timedelta(seconds=10)
+    markers: tuple[str, ...] = (".done", "_SUCCESS")
+    step_pattern: str | None = None
+    _target: Run = PrivateAttr()
+
+    @property
+    def target(self) -> Run:
+        """The run that the scores belong to; its key is the same in every process that reads this entry."""
+        return self._target
+
+    @property
+    def source(self) -> str:
+        """The identity of this entry in the ledger."""
+        return f"{self.target.key}::{self.samples}"
+
+    @field_validator("run")
+    @classmethod
+    def _some_run(cls, run: RunConfig | None, info: ValidationInfo[Any]) -> RunConfig | None:
+        if run is None and not context_of(info).environ.get("MLFLOW_RUN_ID"):
+            raise ValueError("says no run; write run: {name: ...}, {id: ...} or {id_file: ...}, or set MLFLOW_RUN_ID")
+        return run
+
+    @field_validator("samples")
+    @classmethod
+    def _absolute_samples(cls, samples: str, info: ValidationInfo[Any]) -> str:
+        refuse_fan_out(samples)
+        return absolute_glob(samples, context_of(info).base)
+
+    @field_validator("markers")
+    @classmethod
+    def _plain_markers(cls, markers: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not marker or "/" in marker for marker in markers):
+            raise ValueError("a marker is the name of a file inside the sample directory, without a slash")
+        return markers
+
+    @field_validator("step_pattern")
+    @classmethod
+    def _usable_pattern(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            groups = re.compile(pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if "step" not in groups:
+            raise ValueError(r"has no group named step; write for example 'step_(?P<step>\d+)'")
+        return pattern
+
+    @model_validator(mode="after")
+    def _identify(self, info: ValidationInfo[Any]) -> Self:
+        context = context_of(info)
+        self._target = _target(self.run, context.experiment, context.environ.get("MLFLOW_RUN_ID", ""))
+        if self.source in context.sources:
+            raise ValueError("an earlier watch entry already has this run and these samples; remove one of the two")
+        context.sources.add(self.source)
+        return self
+
+
+def _target(run: RunConfig | None, experiment: str, exported_id: str) -> Run:
+    if run is None:
+        return Run(key=f"id:{exported_id}", name=exported_id, id=exported_id)
+    if run.id is not None:
+        return Run(key=f"id:{run.id}", name=run.id, id=run.id, total_steps=run.total_steps)
+    if run.id_file is not None:
+        # The file's folder is the job's own in the usual layout, runs/<name>/mlflow_run_id.
+        name = run.id_file.parent.name or run.id_file.name
+        path = str(run.id_file)
+        return Run(key=f"id_file:{path}", name=name, id_file=path, total_steps=run.total_steps)
+    return Run(key=f"name:{experiment}/{run.name}", name=run.name or "", total_steps=run.total_steps)

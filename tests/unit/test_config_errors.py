@@ -1,0 +1,252 @@
+"""What a bad file is answered: where, what, and what would be right, all at once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from metricwatch.config import Config, load_config
+from metricwatch.errors import ConfigError
+
+GOOD = """
+tracking: {uri: "http://mlflow:5000"}
+watch:
+  - run: {name: a}
+    samples: a/*
+metrics: [fid]
+"""
+
+
+@pytest.fixture
+def problems(tmp_path, monkeypatch):
+    """The lines that a text is answered, as of a file named metricwatch.yaml in the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def problems(text: str, **environ: str) -> list[str]:
+        (tmp_path / "metricwatch.yaml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_config(environ=environ)
+        return str(caught.value).splitlines()
+
+    return problems
+
+
+def entry(more: str) -> str:
+    return GOOD.replace("    samples: a/*\n", f"    samples: a/*\n{more}")
+
+
+def test_a_missing_file_says_how_to_write_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^metricwatch.yaml: no such file; write one with: metricwatch init metr"):
+        load_config(environ={})
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("watch: [\n", "metricwatch.yaml:2:1: "),
+        ("metrics: [fid]\nmetrics: [ssim]\n", "metricwatch.yaml:2:1: the key metrics is given twice"),
+        ("watch:\n  - run: {name: a, name: b}\n", "metricwatch.yaml:2:20: the key name is given twice"),
+        ("watch:\n\t- x\n", "metricwatch.yaml:2:1: "),
+        ("a: b: c\n", "metricwatch.yaml:1:5: mapping values are not allowed here"),
+        ("a: !!python/object:os.system x\n", "metricwatch.yaml:1:4: could not determine a constructor"),
+        ("a: {b: ${C}}\n", "metricwatch.yaml:1:9: expected ',' or '}', but got '{'; put quotes around text"),
+        ("- a\n- b\n", "metricwatch.yaml: must be a mapping"),
+        ("a: 2024-99-99\n", "metricwatch.yaml: not readable as YAML"),
+        ("a: b\x01\n", "metricwatch.yaml:1: special characters are not allowed"),
+    ],
+)
+def test_broken_yaml_is_answered_with_line_and_column(problems, text, start):
+    assert problems(text)[0].startswith(start)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        load_config(tmp_path / "c.yaml", environ={})
+
+
+def test_an_empty_file_lists_what_is_required(problems):
+    assert problems("") == [
+        (
+            "metricwatch.yaml: tracking.uri: not set; write the address of the tracking server here or set "
+            "MLFLOW_TRACKING_URI"
+        ),
+        "metricwatch.yaml: watch: required, but not given",
+        "metricwatch.yaml: metrics: required, but not given",
+    ]
+
+
+def test_an_unknown_key_names_the_nearest_known_one(problems):
+    lines = problems(GOOD.replace("samples: a/*", "sampels: a/*"))
+    assert "metricwatch.yaml: watch[0].sampels: unknown key; did you mean 'samples'?" in lines
+
+
+def test_an_unknown_key_near_nothing_lists_what_is_known(problems):
+    lines = problems(GOOD + "telemetry: {zzz: 1}")
+    assert lines == ["metricwatch.yaml: telemetry.zzz: unknown key; known: host, port"]
+
+
+def test_the_file_cannot_name_itself(problems):
+    assert problems(GOOD + "file: x")[0].startswith("metricwatch.yaml: file: unknown key; ")
+
+
+def test_an_unknown_metric_in_a_rule_names_the_nearest(problems):
+    rule = "{{name: {}, metric: {}, moves: 10%, across: 5}}"
+    text = GOOD + f"rules: [{rule.format('a', 'fid')}, {rule.format('b', 'fid')}, {rule.format('c', 'fdi')}]"
+    assert problems(text) == ["metricwatch.yaml: rules[2].metric: unknown metric 'fdi'; did you mean 'fid'?"]
+
+
+def test_a_rule_on_a_metric_that_is_not_computed_says_so(problems):
+    lines = problems(GOOD + "rules: [{name: a, metric: ssim, moves: 10%, across: 5}]")
+    assert lines == ["metricwatch.yaml: rules[0].metric: metric 'ssim' is not computed; add it to metrics"]
+
+
+def test_all_problems_of_a_file_are_reported_together(problems):
+    lines = problems("""
+tracking: {uri: "${NOWHERE}", experimnt: x}
+watch:
+  - run: {name: a, id: b}
+    samples: "runs/{run}/samples/*"
+    every: 0
+metrics: [fdi]
+rules:
+  - {name: "a b", metric: fdi, moves: -1, across: 1, mode: wild, receivers: [tema]}
+notify:
+  team: {use: slak}
+  mail: hello
+worker: {device: gpu, idle_exit: 0}
+""")
+    assert lines == [
+        (
+            "metricwatch.yaml: tracking.uri: the environment variable NOWHERE is not set; set it or write "
+            "${NOWHERE:-default}"
+        ),
+        "metricwatch.yaml: tracking.experimnt: unknown key; did you mean 'experiment'?",
+        "metricwatch.yaml: watch[0].run: needs exactly one of name, id and id_file; name and id are given",
+        (
+            "metricwatch.yaml: watch[0].samples: {run} fans one entry out over many runs, which this version does not "
+            "support; write one watch entry for each run"
+        ),
+        "metricwatch.yaml: watch[0].every: must be at least 1",
+        "metricwatch.yaml: metrics[0]: unknown metric 'fdi'; did you mean 'fid'?",
+        (
+            "metricwatch.yaml: rules[0].name: must be made of letters, digits, - and _ only: it becomes part of a curve's "
+            "name"
+        ),
+        "metricwatch.yaml: rules[0].metric: unknown metric 'fdi'; did you mean 'fid'?",
+        "metricwatch.yaml: rules[0].moves: must be greater than 0",
+        "metricwatch.yaml: rules[0].across: must be at least 2",
+        "metricwatch.yaml: rules[0].mode: must be 'range', 'net' or 'each'",
+        "metricwatch.yaml: rules[0].receivers: unknown receiver 'tema'; did you mean 'team'?",
+        "metricwatch.yaml: notify.team.use: unknown notifier 'slak'; did you mean 'slack'?",
+        "metricwatch.yaml: notify.mail: must be a mapping with use: and the notifier's options",
+        "metricwatch.yaml: worker.device: must be auto, cpu, cuda or cuda:N",
+        "metricwatch.yaml: worker.idle_exit: must be longer than zero",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ("    settle: fast\n", "watch[0].settle: must be a duration such as 5s, 250ms, 10m, 4h or 1d"),
+        ("    rescan: 0\n", "watch[0].rescan: must be longer than zero"),
+        ("    markers: [a/b]\n", "watch[0].markers: a marker is the name of a file inside the sample directory, "),
+        ("    markers: .done\n", "watch[0].markers: must be a list"),
+        ("    step_pattern: '('\n", "watch[0].step_pattern: not a regular expression: missing ), unterminated"),
+        ("    step_pattern: 'a(\\d+)'\n", "watch[0].step_pattern: has no group named step; write for example"),
+        ("    reference: 'data/{run}'\n", "watch[0].reference: {run} fans one entry out over many runs"),
+        ("    every: 2.5\n", "watch[0].every: must be a whole number"),
+        ("    pairs: content\n", "watch[0].pairs: must be a mapping of keys to values"),
+        ("    pairs: {contents: x}\n", "watch[0].pairs.contents: unknown key; did you mean 'content'?"),
+    ],
+)
+def test_a_bad_watch_entry_is_answered_at_its_key(problems, more, line):
+    (found,) = problems(entry(more))
+    assert found.startswith(f"metricwatch.yaml: {line}")
+
+
+def test_a_watch_entry_without_a_run_says_how_to_name_one(problems):
+    (line,) = problems(GOOD.replace("run: {name: a}\n    ", ""))
+    assert line.startswith("metricwatch.yaml: watch[0].run: says no run; write run: {name: ...}")
+
+
+def test_two_entries_that_watch_the_same_are_refused(problems):
+    twice = GOOD.replace("metrics:", "  - run: {name: a}\n    samples: ./a/*\nmetrics:")
+    assert problems(twice) == [
+        "metricwatch.yaml: watch[1]: an earlier watch entry already has this run and these samples; remove one of the two"
+    ]
+
+
+def test_two_rules_of_one_name_are_refused(problems):
+    rule = "{name: a, metric: fid, moves: 10%, across: 5}"
+    assert problems(GOOD + f"rules: [{rule}, {rule}]") == [
+        "metricwatch.yaml: rules[1].name: another rule is already named 'a'; names are unique"
+    ]
+
+
+def test_a_metric_listed_twice_is_refused(problems):
+    assert problems(GOOD.replace("[fid]", "[fid, fid]")) == ["metricwatch.yaml: metrics: 'fid' is listed twice"]
+
+
+def test_an_unknown_sink_names_the_nearest(problems):
+    lines = problems(GOOD.replace("uri:", "sink: mlfow, uri:"))
+    assert lines == ["metricwatch.yaml: tracking.sink: unknown sink 'mlfow'; did you mean 'mlflow'?"]
+
+
+def test_a_number_where_text_belongs_asks_for_quotes(problems):
+    (line,) = problems(GOOD.replace("{name: a}", "{id: 0123}"))
+    assert line.startswith("metricwatch.yaml: watch[0].run.id: must be text; put quotes around it")
+
+
+@pytest.mark.parametrize("reference", ["${", "${}", "${1}", "${A B}", "${A:-b"])
+def test_a_malformed_reference_is_explained(problems, reference):
+    (line,) = problems(GOOD.replace("{name: a}", f"{{name: '{reference}'}}"))
+    assert line.startswith("metricwatch.yaml: watch[0].run.name: a reference is written ${NAME}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        ("METRICWATCH_WORKR__DEVICE", "cpu", "workr: unknown key; did you mean 'worker'?"),
+        ("METRICWATCH_WORKER__DEVISE", "cpu", "worker.devise: unknown key; did you mean 'device'?"),
+        ("METRICWATCH_WORKER__BATCH_SIZE", "0", "worker.batch_size: must be at least 1"),
+        ("METRICWATCH_WATCH__5__EVERY", "1", "watch is a list of 1; give an index from 0 to 1"),
+        ("METRICWATCH_WATCH__X__EVERY", "1", "watch is a list of 1; give an index from 0 to 1"),
+        ("METRICWATCH_TRACKING__URI__X", "1", "tracking.uri is a single value and has no 'x'"),
+        ("METRICWATCH_METRICS", "[", "its value is not valid YAML; quote it as in the file"),
+        ("METRICWATCH_METRICS", "[fdi]", "metrics[0]: unknown metric 'fdi'; did you mean 'fid'?"),
+        ("METRICWATCH_", "1", "names no setting; write METRICWATCH_SECTION__KEY"),
+        ("METRICWATCH_NOTIFY__TEAM", "{use: slack, nope: 1}", "notify.team.nope: unknown key; known: "),
+    ],
+)
+def test_a_bad_override_names_its_variable(problems, variable, value, line):
+    assert any(found.startswith(f"{variable}: {line}") for found in problems(GOOD, **{variable: value}))
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.text(max_size=8)
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(list(Config.model_fields)), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(tree=st.dictionaries(st.sampled_from([*Config.model_fields, "x"]), TREES, max_size=6))
+def test_any_tree_is_a_configuration_or_a_configuration_error(tmp_path, tree):
+    import yaml
+
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    try:
+        config = load_config(file, environ={})
+    except ConfigError as error:
+        lines = str(error).splitlines()
+    else:
+        assert isinstance(config, Config)
+        return
+    assert all(line.startswith(str(file)) for line in lines)
