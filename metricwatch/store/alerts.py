@@ -1,0 +1,281 @@
+"""Rule states and alerts (written by rules), and the notification log (written by alerts)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from metricwatch.clock import to_ms
+from metricwatch.records import Alert, AlertState, WindowPoint
+from metricwatch.store.db import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleMark:
+    """How far a rule has been evaluated on a run, and from which score on its alerts are news."""
+
+    definition: str
+    since_score: int
+    up_to_score: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleState:
+    """A rule's state at one step, as last computed. revision counts how often it has changed."""
+
+    step: int
+    state: str
+    direction: str | None
+    change: float | None
+    note: str
+    revision: int = 0
+
+
+class Alerts:
+    """What the rules say: per step, and as episodes that fire and resolve."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def mark(self, run: str, rule: str) -> RuleMark | None:
+        row = self._db.read_one(
+            "SELECT definition, since_score, up_to_score FROM rule_marks WHERE run = ? AND rule = ?", (run, rule)
+        )
+        return RuleMark(**dict(row)) if row else None
+
+    def set_mark(self, run: str, rule: str, mark: RuleMark) -> None:
+        with self._db.transaction() as tx:
+            tx.execute(
+                """INSERT INTO rule_marks (run, rule, definition, since_score, up_to_score) VALUES (?, ?, ?, ?, ?)
+                   ON CONFLICT (run, rule) DO UPDATE SET definition = excluded.definition,
+                     since_score = excluded.since_score, up_to_score = excluded.up_to_score""",
+                (run, rule, mark.definition, mark.since_score, mark.up_to_score),
+            )
+
+    def forget_other_rules(self, names: Iterable[str]) -> None:
+        """Drop the marks of rules that are gone: one that comes back later starts like a new one."""
+        with self._db.transaction() as tx:
+            tx.execute(
+                "DELETE FROM rule_marks WHERE rule NOT IN (SELECT value FROM json_each(?))",
+                (json.dumps(sorted(names)),),
+            )
+
+    def states(self, run: str, rule: str) -> dict[int, RuleState]:
+        """Per step, what the rule said when it was last computed."""
+        rows = self._db.read(
+            "SELECT step, state, direction, change, note, revision FROM rule_states WHERE run = ? AND rule = ?",
+            (run, rule),
+        )
+        return {row["step"]: RuleState(**dict(row)) for row in rows}
+
+    def latest_state(self, run: str, rule: str) -> RuleState | None:
+        """The rule's state at the run's last evaluated step."""
+        row = self._db.read_one(
+            """SELECT step, state, direction, change, note, revision FROM rule_states
+               WHERE run = ? AND rule = ? ORDER BY step DESC LIMIT 1""",
+            (run, rule),
+        )
+        return RuleState(**dict(row)) if row else None
+
+    def set_states(self, run: str, rule: str, states: Iterable[RuleState]) -> None:
+        with self._db.transaction() as tx:
+            tx.executemany(
+                """INSERT INTO rule_states (run, rule, step, state, direction, change, note, revision)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                   ON CONFLICT (run, rule, step) DO UPDATE SET state = excluded.state, direction = excluded.direction,
+                     change = excluded.change, note = excluded.note, revision = excluded.revision""",
+                [(run, rule, s.step, s.state, s.direction, s.change, s.note, s.revision) for s in states],
+            )
+
+    def of_rule(self, run: str, rule: str) -> list[Alert]:
+        """All alerts of a rule on a run, oldest first."""
+        return [
+            _alert(row)
+            for row in self._db.read("SELECT * FROM alerts WHERE run = ? AND rule = ? ORDER BY id", (run, rule))
+        ]
+
+    def recent(self, run: str, limit: int = 20) -> list[Alert]:
+        """The newest alerts of a run, newest first."""
+        return [
+            _alert(row)
+            for row in self._db.read("SELECT * FROM alerts WHERE run = ? ORDER BY id DESC LIMIT ?", (run, limit))
+        ]
+
+    def firing(self) -> list[Alert]:
+        """Everything that fires now."""
+        return [_alert(row) for row in self._db.read("SELECT * FROM alerts WHERE state = 'firing' ORDER BY id")]
+
+    def add(self, alert: Alert, *, announce: bool, now: datetime) -> int:
+        """Record a new alert (its id is ignored) and return its id. announce=False: history, nobody is told."""
+        with self._db.transaction() as tx:
+            row = tx.execute(
+                """INSERT INTO alerts (run, rule, metric, direction, severity, state, fired_step, resolved_step, change,
+                     threshold, window, reason, announce, fired_ms, resolved_ms)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+                (
+                    alert.run,
+                    alert.rule,
+                    alert.metric,
+                    alert.direction,
+                    alert.severity,
+                    alert.state.value,
+                    alert.fired_step,
+                    alert.resolved_step,
+                    alert.change,
+                    alert.threshold,
+                    json.dumps([[point.step, point.value, point.stderr] for point in alert.window]),
+                    alert.reason,
+                    int(announce),
+                    to_ms(now),
+                    to_ms(now) if alert.state is AlertState.RESOLVED else None,
+                ),
+            ).fetchone()
+            return int(row["id"])
+
+    def resolve(self, alert: int, *, step: int | None, reason: str, now: datetime, announce: bool = True) -> None:
+        """End a firing alert. announce=False ends it without a word."""
+        with self._db.transaction() as tx:
+            tx.execute(
+                """UPDATE alerts SET state = 'resolved', resolved_step = ?, reason = ?, resolved_ms = ?,
+                     announce = announce AND ? WHERE id = ? AND state = 'firing'""",
+                (step, reason, to_ms(now), int(announce), alert),
+            )
+
+    def move_start(self, alert: int, step: int) -> None:
+        """A late evaluation showed that the alert began at another step."""
+        with self._db.transaction() as tx:
+            tx.execute("UPDATE alerts SET fired_step = ? WHERE id = ?", (step, alert))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingNotification:
+    """A message that one notifier has still to take."""
+
+    id: int
+    event: str
+    notifier: str
+    attempts: int
+    created_ms: int
+    alert: Alert
+
+
+class NotificationLog:
+    """Which event of which alert has been handed to whom, and whether it arrived."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def unannounced(self) -> list[tuple[Alert, str]]:
+        """Alerts and events that nobody has been told of yet, in the order they happened."""
+        rows = self._db.read(
+            """SELECT alerts.*, events.event FROM alerts
+               JOIN (SELECT 'firing' AS event UNION ALL SELECT 'resolved') AS events
+               WHERE alerts.announce AND (events.event = 'firing' OR alerts.state = 'resolved')
+                 AND NOT EXISTS (SELECT 1 FROM announcements AS told
+                                 WHERE told.alert = alerts.id AND told.event = events.event)
+               ORDER BY CASE events.event WHEN 'firing' THEN fired_ms ELSE resolved_ms END, alerts.id, events.event"""
+        )
+        return [(_alert(row), row["event"]) for row in rows]
+
+    def announce(self, alert: Alert, event: str, notifiers: Sequence[str], now: datetime) -> None:
+        """Hand an event to its receivers. A second call for the same event changes nothing."""
+        with self._db.transaction() as tx:
+            tx.execute(
+                "INSERT INTO announcements (alert, event) VALUES (?, ?) ON CONFLICT DO NOTHING", (alert.id, event)
+            )
+            tx.executemany(
+                """INSERT INTO notifications (alert, event, notifier, state, created_ms)
+                   VALUES (?, ?, ?, 'pending', ?) ON CONFLICT DO NOTHING""",
+                [(alert.id, event, notifier, to_ms(now)) for notifier in notifiers],
+            )
+
+    def next(self, notifier: str, now: datetime) -> PendingNotification | None:
+        """The oldest pending message of a notifier, or None while it waits for another try. Order is kept."""
+        row = self._db.read_one(
+            """SELECT alerts.*, n.id AS notification, n.event, n.notifier, n.attempts, n.created_ms, n.not_before_ms
+               FROM notifications AS n JOIN alerts ON alerts.id = n.alert
+               WHERE n.notifier = ? AND n.state = 'pending' ORDER BY n.id LIMIT 1""",
+            (notifier,),
+        )
+        if row is None or row["not_before_ms"] > to_ms(now):
+            return None
+        return PendingNotification(
+            id=row["notification"],
+            event=row["event"],
+            notifier=row["notifier"],
+            attempts=row["attempts"],
+            created_ms=row["created_ms"],
+            alert=_alert(row),
+        )
+
+    def sent(self, notification: int, now: datetime) -> None:
+        with self._db.transaction() as tx:
+            tx.execute(
+                """UPDATE notifications SET state = 'sent', attempts = attempts + 1, reason = '', sent_ms = ?
+                   WHERE id = ?""",
+                (to_ms(now), notification),
+            )
+
+    def postpone(self, notification: int, reason: str, until: datetime) -> None:
+        with self._db.transaction() as tx:
+            tx.execute(
+                "UPDATE notifications SET attempts = attempts + 1, reason = ?, not_before_ms = ? WHERE id = ?",
+                (reason, to_ms(until), notification),
+            )
+
+    def fail(self, notification: int, reason: str) -> None:
+        """It will never arrive: keep the reason where `status` shows it."""
+        with self._db.transaction() as tx:
+            tx.execute(
+                "UPDATE notifications SET state = 'failed', attempts = attempts + 1, reason = ? WHERE id = ?",
+                (reason, notification),
+            )
+
+    def fail_unknown(self, known: Iterable[str]) -> int:
+        """Set aside what waits for notifiers that the configuration no longer names; returns how many."""
+        names = json.dumps(sorted(known))
+        with self._db.transaction() as tx:
+            return tx.execute(
+                """UPDATE notifications SET state = 'failed', reason = 'this notifier is no longer configured'
+                   WHERE state = 'pending' AND notifier NOT IN (SELECT value FROM json_each(?))""",
+                (names,),
+            ).rowcount
+
+    def pending(self) -> int:
+        row = self._db.read_one("SELECT count(*) AS n FROM notifications WHERE state = 'pending'")
+        return int(row["n"]) if row else 0
+
+    def rows(self, limit: int = 50) -> list[dict[str, object]]:
+        """The newest entries of the log, newest first, as plain columns."""
+        return [
+            dict(row)
+            for row in self._db.read(
+                """SELECT run, rule, event, notifier, n.state AS state, attempts, n.reason AS reason,
+                     created_ms, sent_ms
+                   FROM notifications AS n JOIN alerts ON alerts.id = n.alert ORDER BY n.id DESC LIMIT ?""",
+                (limit,),
+            )
+        ]
+
+
+def _alert(row: sqlite3.Row) -> Alert:
+    return Alert(
+        id=row["id"],
+        run=row["run"],
+        rule=row["rule"],
+        metric=row["metric"],
+        direction=row["direction"],
+        severity=row["severity"],
+        state=AlertState(row["state"]),
+        fired_step=row["fired_step"],
+        resolved_step=row["resolved_step"],
+        change=row["change"],
+        threshold=row["threshold"],
+        window=tuple(
+            WindowPoint(step=step, value=value, stderr=stderr) for step, value, stderr in json.loads(row["window"])
+        ),
+        reason=row["reason"],
+    )

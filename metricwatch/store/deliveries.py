@@ -1,0 +1,143 @@
+"""The outbox: points and tags on their way to a sink, fixed when they are born and replayed verbatim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from metricwatch.clock import from_ms, to_ms
+from metricwatch.records import Delivery, Point, RemoteRun
+from metricwatch.store.db import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """Deliveries waiting for one sink and run, and what the sink last said."""
+
+    sink: str
+    run: str
+    pending: int
+    oldest: datetime
+    reason: str
+
+
+class Deliveries:
+    """enqueue() joins the transaction that makes a point true; everything else belongs to export."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def enqueue(
+        self, *, sink: str, run: str, identity: str, points: Sequence[Point], tags: Mapping[str, str], now: datetime
+    ) -> None:
+        """Put one delivery into the outbox. The same identity a second time changes nothing."""
+        with self._db.transaction() as tx:
+            tx.execute(
+                """INSERT INTO deliveries (sink, run, identity, points, tags, state, created_ms)
+                   VALUES (?, ?, ?, ?, ?, 'pending', ?) ON CONFLICT DO NOTHING""",
+                (
+                    sink,
+                    run,
+                    identity,
+                    json.dumps([[point.key, point.value, point.timestamp_ms, point.step] for point in points]),
+                    json.dumps(dict(tags)),
+                    to_ms(now),
+                ),
+            )
+
+    def due(self, sink: str, now: datetime, limit: int) -> list[Delivery]:
+        """The oldest pending deliveries of the run that has waited longest; [] when none is due.
+
+        Order within a run is kept: while its first delivery waits for another try, none of the run is due.
+        """
+        rows = self._db.read(
+            """SELECT id, sink, run, points, tags, attempts FROM deliveries
+               WHERE sink = :sink AND state = 'pending' AND run = (
+                 SELECT run FROM deliveries WHERE sink = :sink AND state = 'pending'
+                 GROUP BY run HAVING max(not_before_ms) <= :now ORDER BY min(id) LIMIT 1)
+               ORDER BY id LIMIT :limit""",
+            {"sink": sink, "now": to_ms(now), "limit": limit},
+        )
+        return [
+            Delivery(
+                id=row["id"],
+                sink=row["sink"],
+                run=row["run"],
+                points=tuple(
+                    Point(key=key, value=value, timestamp_ms=timestamp, step=step)
+                    for key, value, timestamp, step in json.loads(row["points"])
+                ),
+                tags=json.loads(row["tags"]),
+                attempts=row["attempts"],
+            )
+            for row in rows
+        ]
+
+    def sent(self, deliveries: Sequence[Delivery], now: datetime) -> None:
+        """The sink has them."""
+        with self._db.transaction() as tx:
+            tx.executemany(
+                "UPDATE deliveries SET state = 'sent', attempts = attempts + 1, reason = '', sent_ms = ? WHERE id = ?",
+                [(to_ms(now), delivery.id) for delivery in deliveries],
+            )
+
+    def postpone(self, deliveries: Sequence[Delivery], reason: str, until: datetime) -> None:
+        """Try these again, not before `until`."""
+        with self._db.transaction() as tx:
+            tx.executemany(
+                "UPDATE deliveries SET attempts = attempts + 1, not_before_ms = ?, reason = ? WHERE id = ?",
+                [(to_ms(until), reason, delivery.id) for delivery in deliveries],
+            )
+
+    def reject(self, delivery: Delivery, reason: str) -> None:
+        """The sink will never take this one: set it aside with its reason."""
+        with self._db.transaction() as tx:
+            tx.execute(
+                "UPDATE deliveries SET state = 'rejected', attempts = attempts + 1, reason = ? WHERE id = ?",
+                (reason, delivery.id),
+            )
+
+    def remote_run(self, sink: str, run: str) -> RemoteRun | None:
+        """The sink's run that a run of ours was found to be."""
+        row = self._db.read_one("SELECT id, url FROM remote_runs WHERE sink = ? AND run = ?", (sink, run))
+        return RemoteRun(id=row["id"], url=row["url"]) if row else None
+
+    def remember_remote_run(self, sink: str, run: str, remote: RemoteRun) -> None:
+        """Pin a run to what the sink found, so that later deliveries cannot land elsewhere."""
+        with self._db.transaction() as tx:
+            tx.execute(
+                """INSERT INTO remote_runs (sink, run, id, url) VALUES (?, ?, ?, ?)
+                   ON CONFLICT (sink, run) DO UPDATE SET id = excluded.id, url = excluded.url""",
+                (sink, run, remote.id, remote.url),
+            )
+
+    def backlog(self) -> list[Backlog]:
+        """What is still pending, by sink and run, oldest first."""
+        rows = self._db.read(
+            """SELECT sink, run, count(*) AS pending, min(created_ms) AS oldest, max(reason) AS reason
+               FROM deliveries WHERE state = 'pending' GROUP BY sink, run ORDER BY oldest"""
+        )
+        return [
+            Backlog(
+                sink=row["sink"],
+                run=row["run"],
+                pending=row["pending"],
+                oldest=from_ms(row["oldest"]),
+                reason=row["reason"],
+            )
+            for row in rows
+        ]
+
+    def pending(self) -> int:
+        """How many deliveries wait."""
+        row = self._db.read_one("SELECT count(*) AS n FROM deliveries WHERE state = 'pending'")
+        return int(row["n"]) if row else 0
+
+    def rejected(self, limit: int = 20) -> list[tuple[str, str, str]]:
+        """The newest rejected deliveries: (run, identity, reason)."""
+        rows = self._db.read(
+            "SELECT run, identity, reason FROM deliveries WHERE state = 'rejected' ORDER BY id DESC LIMIT ?", (limit,)
+        )
+        return [(row["run"], row["identity"], row["reason"]) for row in rows]

@@ -1,0 +1,125 @@
+"""Evaluations and their scores: written once, never changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from metricwatch.clock import to_ms
+from metricwatch.records import Evaluation, Job, Score, ScoreState
+from metricwatch.store.db import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesPoint:
+    """One evaluation in a series: the newest revision of its step. id orders evaluations by arrival."""
+
+    id: int
+    step: int
+    revision: int
+    score: Score
+
+
+class Scores:
+    """What was measured, with what it depends on."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def record(self, job: Job, evaluation: Evaluation, now: datetime) -> int:
+        """Keep an evaluation and its scores; returns the evaluation's id. Join the job's own transaction."""
+        snapshot = job.snapshot
+        with self._db.transaction() as tx:
+            row = tx.execute(
+                """INSERT INTO evaluations
+                     (job, run, step, revision, images, seconds, skipped, provenance, evaluated_ms)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+                (
+                    job.id,
+                    snapshot.run,
+                    snapshot.step,
+                    snapshot.revision,
+                    evaluation.images,
+                    evaluation.seconds,
+                    json.dumps([asdict(item) for item in evaluation.skipped]),
+                    json.dumps(dict(evaluation.provenance), sort_keys=True),
+                    to_ms(now),
+                ),
+            ).fetchone()
+            tx.executemany(
+                """INSERT INTO scores (evaluation, run, step, revision, key, value, stderr, images, state, detail,
+                     higher_is_better, series, provenance) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                [
+                    (
+                        row["id"],
+                        snapshot.run,
+                        snapshot.step,
+                        snapshot.revision,
+                        score.key,
+                        score.value,
+                        score.stderr,
+                        score.images,
+                        score.state.value,
+                        score.detail,
+                        int(score.higher_is_better),
+                        score.series,
+                        json.dumps(dict(score.provenance), sort_keys=True),
+                    )
+                    for score in evaluation.scores
+                ],
+            )
+            return int(row["id"])
+
+    def series(self, run: str, key: str) -> list[SeriesPoint]:
+        """All evaluations of one key in a run, ordered by step, the newest revision of each step."""
+        rows = self._db.read(
+            """SELECT id, step, max(revision) AS revision, key, value, stderr, images, state, detail, higher_is_better,
+                 series, provenance FROM scores WHERE run = ? AND key = ? GROUP BY step ORDER BY step""",
+            (run, key),
+        )
+        return [
+            SeriesPoint(
+                id=row["id"],
+                step=row["step"],
+                revision=row["revision"],
+                score=Score(
+                    key=row["key"],
+                    value=row["value"],
+                    stderr=row["stderr"],
+                    images=row["images"],
+                    state=ScoreState(row["state"]),
+                    detail=row["detail"],
+                    higher_is_better=bool(row["higher_is_better"]),
+                    series=row["series"],
+                    provenance=json.loads(row["provenance"]),
+                ),
+            )
+            for row in rows
+        ]
+
+    def keys(self, run: str) -> list[str]:
+        """The keys that have been scored in a run."""
+        return [
+            row["key"] for row in self._db.read("SELECT DISTINCT key FROM scores WHERE run = ? ORDER BY key", (run,))
+        ]
+
+    def newest_id(self, run: str, key: str) -> int:
+        """The id of the score that arrived last, 0 when there is none."""
+        row = self._db.read_one("SELECT max(id) AS id FROM scores WHERE run = ? AND key = ?", (run, key))
+        return int(row["id"] or 0) if row else 0
+
+    def skipped(self, run: str, limit: int = 20) -> list[tuple[int, str, str]]:
+        """The newest files left out of evaluations of a run: (step, path, reason)."""
+        rows = self._db.read(
+            """SELECT step, json_extract(item.value, '$.path') AS path, json_extract(item.value, '$.reason') AS reason
+               FROM evaluations, json_each(evaluations.skipped) AS item
+               WHERE run = ? ORDER BY evaluations.id DESC LIMIT ?""",
+            (run, limit),
+        )
+        return [(row["step"], row["path"], row["reason"]) for row in rows]
+
+    def evaluations(self, run: str) -> int:
+        """How many evaluations a run has."""
+        row = self._db.read_one("SELECT count(*) AS n FROM evaluations WHERE run = ?", (run,))
+        return int(row["n"]) if row else 0

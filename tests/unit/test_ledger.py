@@ -1,0 +1,193 @@
+"""The ledger: identity, leases, one transaction a transition."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from datetime import timedelta
+
+import pytest
+
+from metricwatch.errors import LedgerError, LockedError
+from metricwatch.records import JobState, Run
+from metricwatch.store import lock
+from metricwatch.store.db import FILE_NAME, Database, migrations
+from metricwatch.store.ledger import Ledger
+from metricwatch.store.lock import DaemonLock
+from metricwatch.testing.clock import FakeClock
+
+RUN = Run(key="name:x/night", name="night")
+TTL = timedelta(minutes=2)
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def db(tmp_path):
+    database = Database.open(tmp_path)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def ledger(db, clock):
+    ledger = Ledger(db)
+    ledger.register_run(RUN, clock.now())
+    return ledger
+
+
+def add(ledger, clock, step=1000, revision=1, digest="d1"):
+    return ledger.add_snapshot(
+        source="s",
+        run=RUN.key,
+        step=step,
+        revision=revision,
+        path="/samples",
+        members=None,
+        digest=digest,
+        images=8,
+        now=clock.now(),
+    )
+
+
+def test_a_snapshot_is_recorded_once_with_its_job(ledger, clock):
+    assert add(ledger, clock) is not None
+    assert add(ledger, clock) is None
+    assert ledger.unfinished() == 1
+    assert ledger.newest("s") == {1000: (1, "d1")}
+
+
+def test_a_rewritten_step_supersedes_the_job_nobody_began(ledger, clock):
+    add(ledger, clock)
+    add(ledger, clock, revision=2, digest="d2")
+    assert ledger.newest("s") == {1000: (2, "d2")}
+    assert ledger.job_counts()["superseded"] == 1
+    assert ledger.claim(clock.now(), TTL).snapshot.revision == 2
+
+
+def test_jobs_are_claimed_oldest_first_and_only_once(ledger, clock):
+    add(ledger, clock, step=1000)
+    add(ledger, clock, step=2000)
+    assert [ledger.claim(clock.now(), TTL).snapshot.step for _ in range(2)] == [1000, 2000]
+    assert ledger.claim(clock.now(), TTL) is None
+
+
+def test_a_lease_that_is_not_renewed_lapses(ledger, clock):
+    add(ledger, clock)
+    job = ledger.claim(clock.now(), TTL)
+    clock.advance(60)
+    ledger.renew(job.id, clock.now(), TTL)
+    clock.advance(100)
+    assert ledger.claim(clock.now(), TTL) is None
+    clock.advance(21)
+    again = ledger.claim(clock.now(), TTL)
+    assert (again.id, again.attempt) == (job.id, 2)
+
+
+def test_a_stopped_daemons_leases_are_queued_again_without_counting_an_attempt(ledger, clock):
+    add(ledger, clock)
+    ledger.claim(clock.now(), TTL)
+    assert ledger.release_all() == 1
+    assert ledger.claim(clock.now(), TTL).attempt == 1
+
+
+def test_a_postponed_job_waits(ledger, clock):
+    add(ledger, clock)
+    job = ledger.claim(clock.now(), TTL)
+    assert ledger.postpone(job.id, "later", clock.now() + timedelta(seconds=10), crashed=True) == 1
+    assert ledger.claim(clock.now(), TTL) is None
+    clock.advance(10)
+    assert ledger.claim(clock.now(), TTL) is not None
+
+
+def test_failed_jobs_keep_their_reason(ledger, clock):
+    add(ledger, clock)
+    job = ledger.claim(clock.now(), TTL)
+    ledger.finish(job.id, JobState.FAILED, clock.now(), "no images")
+    assert [row.reason for row in ledger.jobs(JobState.FAILED)] == ["no images"]
+
+
+def test_a_transaction_that_fails_leaves_nothing(db, ledger, clock):
+    def half() -> None:
+        with db.transaction():
+            add(ledger, clock)
+            raise RuntimeError("between two writes")
+
+    with pytest.raises(RuntimeError):
+        half()
+    assert ledger.unfinished() == 0
+
+
+def test_threads_share_the_ledger_one_transaction_at_a_time(db, ledger, clock):
+    threads = [
+        threading.Thread(target=lambda n=n: [add(ledger, clock, step=n * 100 + i) for i in range(20)]) for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ledger.unfinished() == 80
+
+
+def test_migrations_are_numbered_without_gaps_and_run_once(tmp_path, db):
+    versions = [version for version, _ in migrations()]
+    assert versions == list(range(1, len(versions) + 1))
+    Database.open(tmp_path).close()
+
+
+def test_a_ledger_of_a_newer_version_is_refused_by_name(tmp_path, db):
+    db.close()
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(LedgerError, match="newer metricwatch"):
+        Database.open(tmp_path)
+
+
+def test_a_file_that_is_no_ledger_is_named(tmp_path):
+    (tmp_path / FILE_NAME).write_text("this is not a database, it only has its name" * 50)
+    with pytest.raises(LedgerError, match=FILE_NAME):
+        Database.open(tmp_path)
+
+
+def test_a_missing_ledger_says_what_to_do(tmp_path):
+    with pytest.raises(LedgerError, match="metricwatch run"):
+        Database.open_readonly(tmp_path)
+
+
+def test_a_second_daemon_is_refused_and_told_who_owns_the_ledger(tmp_path):
+    with DaemonLock(tmp_path):
+        assert lock.owner(tmp_path).startswith("pid ")
+        with pytest.raises(LockedError, match=r"another metricwatch daemon owns this ledger \(pid \d+"):
+            DaemonLock(tmp_path)
+    assert lock.owner(tmp_path) is None
+    DaemonLock(tmp_path).release()
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom metricwatch.store.lock import DaemonLock\n"
+        "held = DaemonLock(Path(sys.argv[1]))\nprint('held', flush=True)\ntime.sleep(60)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout.readline() == "held\n"
+        with pytest.raises(LockedError):
+            DaemonLock(tmp_path)
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+    DaemonLock(tmp_path).release()
+
+
+def test_an_unusable_state_folder_is_named(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(LedgerError, match="name another with `state:`"):
+        DaemonLock(blocked / "state")
