@@ -35,7 +35,7 @@ class Evaluate:
     """Score one snapshot.
 
     path is a directory, or one image; members names files below it (None: every image in it). digest is the
-    listing's fingerprint at the time it settled, "" to skip the check.
+    fingerprint of its images at the time it settled, "" to skip the check.
     """
 
     job: int

@@ -1,0 +1,154 @@
+"""One worker process and the pipes to it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from metricwatch.errors import WorkerError
+from metricwatch.protocol import Configure, Evaluate, Message, Reply, Request, Stop, decode, encode
+
+_TAIL_BYTES = 2000
+
+
+class WorkerProcess:
+    """A spawned worker, configured and running. wake() is called from another thread when it says something.
+
+    What libraries print in the worker goes to log_file, which each new worker starts afresh. The worker exits by
+    itself when its pipe closes, so it cannot outlive a killed daemon.
+    """
+
+    def __init__(
+        self,
+        configure: Configure,
+        *,
+        log_file: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._wake = wake
+        self._log_file = log_file
+        self._replies: queue.SimpleQueue[Reply | WorkerError] = queue.SimpleQueue()
+        child_reads, self._write_fd = os.pipe()
+        read_fd, child_writes = os.pipe()
+        try:
+            output = open(log_file, "wb") if log_file else None  # noqa: SIM115 - handed to the child, closed below
+            try:
+                self._process = subprocess.Popen(
+                    [
+                        *(sys.executable, "-m", "metricwatch.worker"),
+                        *("--read-fd", str(child_reads), "--write-fd", str(child_writes)),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output or subprocess.DEVNULL,
+                    stderr=subprocess.STDOUT if output else None,
+                    pass_fds=(child_reads, child_writes),
+                    env={**os.environ, **(environ or {})},
+                    # Ctrl-C at the terminal is the daemon's to handle.
+                    start_new_session=True,
+                )
+            finally:
+                if output:
+                    output.close()
+        except OSError as error:
+            os.close(self._write_fd)
+            os.close(read_fd)
+            raise WorkerError(f"cannot start a worker process: {error}") from error
+        finally:
+            os.close(child_reads)
+            os.close(child_writes)
+        self._reader = threading.Thread(target=self._read, args=(read_fd,), name="worker-reader", daemon=True)
+        self._reader.start()
+        self.send(configure)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, request: Request) -> None:
+        """Hand the worker a message. A worker that is gone already is found by the next poll(), not here."""
+        data = encode(request)
+        try:
+            while data:
+                data = data[os.write(self._write_fd, data) :]
+        except OSError:
+            return
+
+    def poll(self) -> list[Reply]:
+        """Everything the worker has said since the last poll. Raises WorkerError once, when it has gone."""
+        replies: list[Reply] = []
+        while True:
+            try:
+                reply = self._replies.get_nowait()
+            except queue.Empty:
+                return replies
+            if isinstance(reply, WorkerError):
+                if not replies:
+                    raise reply
+                # What it said before it went comes first; the end is told at the next poll.
+                self._replies.put(reply)
+                return replies
+            replies.append(reply)
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Ask it to exit, insist after `grace` seconds, and wait until it is gone."""
+        self.send(Stop())
+        self._close()
+        try:
+            self._process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        if self._write_fd >= 0:
+            os.close(self._write_fd)
+            self._write_fd = -1
+
+    def _read(self, fd: int) -> None:
+        with open(fd, "rb") as pipe:
+            try:
+                for line in pipe:
+                    message = decode(line)
+                    self._replies.put(_reply(message))
+                    self._wake()
+            except WorkerError as error:
+                self._process.kill()
+                self._replies.put(error)
+                self._wake()
+                return
+        code = self._process.wait()
+        self._replies.put(WorkerError(f"the worker {_ending(code)}{self._tail()}"))
+        self._wake()
+
+    def _tail(self) -> str:
+        if self._log_file is None:
+            return ""
+        try:
+            text = self._log_file.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
+        except OSError:
+            return ""
+        last = text.rsplit("\n", 1)[-1].strip()
+        return f"; its last words (all in {self._log_file.name}): {last}" if last else ""
+
+
+def _reply(message: Message) -> Reply:
+    if isinstance(message, Configure | Evaluate | Stop):
+        raise WorkerError(f"the worker sent a {type(message).__name__}, which is the daemon's to send")
+    return message
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        return f"was killed by signal {-code}"
+    return f"exited with status {code}"

@@ -1,0 +1,310 @@
+"""The supervisor stage: claim jobs, keep a worker alive, write down what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from metricwatch.clock import Clock, backoff, to_ms
+from metricwatch.config.watching import WatchEntry
+from metricwatch.errors import WorkerError
+from metricwatch.protocol import Evaluate, Failure, Heartbeat, Log, Ready, Reply, Result
+from metricwatch.records import Evaluation, Job, JobState, Point, ScoreState
+from metricwatch.store.db import Database
+from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.ledger import Ledger
+from metricwatch.store.scores import Scores
+from metricwatch.supervisor.process import WorkerProcess
+
+log = structlog.get_logger(__name__)
+
+_LEASE = timedelta(minutes=2)
+_START_TIMEOUT = timedelta(minutes=3)
+_FIRST_RETRY = timedelta(seconds=2)
+_MOST_RETRY = timedelta(minutes=1)
+# A job that takes its worker down twice will do so a third time.
+_MOST_CRASHES = 2
+_MOST_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """When to give a worker up: silent for too long, idle, or old."""
+
+    heartbeat_timeout: timedelta
+    idle_exit: timedelta
+    recycle_after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the worker is doing, for progress bars and `status`."""
+
+    run: str
+    step: int
+    phase: str
+    done: int
+    total: int
+
+
+class Supervisor:
+    """The only writer of leases, job states and scores. Runs one worker, started when there is work."""
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        entries: Sequence[WatchEntry],
+        metrics: Sequence[str],
+        prefix: str,
+        sinks: Sequence[str],
+        spawn: Callable[[], WorkerProcess],
+        policy: Policy,
+        clock: Clock,
+    ) -> None:
+        self._db = db
+        self._ledger = Ledger(db)
+        self._scores = Scores(db)
+        self._deliveries = Deliveries(db)
+        self._entries = {entry.source: entry for entry in entries}
+        self._metrics = tuple(metrics)
+        self._prefix = prefix
+        self._sinks = sinks
+        self._spawn = spawn
+        self._policy = policy
+        self._clock = clock
+        self._worker: WorkerProcess | None = None
+        self._ready = False
+        self._job: Job | None = None
+        self._heard = 0.0
+        self._renewed = 0.0
+        self._idle_since = 0.0
+        self._evaluated = 0
+        self._not_before = 0.0
+        self._last_error = ""
+        self.failed_starts = 0
+        self.progress: Progress | None = None
+
+    def start(self) -> None:
+        """Queue again what a killed daemon left at work. The ledger's lock must be held."""
+        released = self._ledger.release_all()
+        if released:
+            log.info("jobs.released", count=released, reason="an earlier daemon stopped while they were at work")
+
+    def tick(self) -> int:
+        """Read what the worker said, then give it the next job; returns the messages and jobs handled."""
+        work = self._listen()
+        self._look_after()
+        return work + self._assign()
+
+    def close(self) -> None:
+        """Stop the worker; the job at work is queued again without a mark against it."""
+        if self._worker is not None:
+            self._worker.stop(grace=2.0) if self._job is None else self._worker.kill()
+            self._worker = None
+        self._job = None
+        self._ledger.release_all()
+
+    @property
+    def worker_pid(self) -> int | None:
+        """The running worker's process id, or None."""
+        return self._worker.pid if self._worker else None
+
+    @property
+    def last_error(self) -> str:
+        """Why the worker last failed to start or died, or ""."""
+        return self._last_error
+
+    # --- what the worker said ------------------------------------------------------------------------------
+
+    def _listen(self) -> int:
+        if self._worker is None:
+            return 0
+        try:
+            replies = self._worker.poll()
+        except WorkerError as error:
+            self._on_death(str(error))
+            return 1
+        if replies:
+            self._heard = self._clock.monotonic()
+        for reply in replies:
+            self._on_reply(reply)
+        return sum(not isinstance(reply, Heartbeat) for reply in replies)
+
+    def _on_reply(self, reply: Reply) -> None:
+        match reply:
+            case Ready():
+                self._ready = True
+                self.failed_starts = 0
+                self._idle_since = self._clock.monotonic()
+                log.info("worker.ready", pid=reply.pid, device=reply.device)
+            case Heartbeat():
+                self._on_heartbeat(reply)
+            case Log():
+                log.log(_LEVELS.get(reply.level, 20), reply.event, **reply.fields)
+                if reply.level == "error":
+                    self._last_error = " ".join((reply.event, *reply.fields.values()))
+            case Result() if self._job is not None and reply.job == self._job.id:
+                self._on_result(self._job, reply.evaluation)
+            case Failure() if self._job is not None and reply.job == self._job.id:
+                self._on_failure(self._job, reply)
+            case _:
+                log.warning("worker.unexpected", message=type(reply).__name__)
+
+    def _on_heartbeat(self, beat: Heartbeat) -> None:
+        if self._job is None or beat.job != self._job.id:
+            return
+        snapshot = self._job.snapshot
+        self.progress = Progress(
+            run=snapshot.run, step=snapshot.step, phase=beat.phase, done=beat.done, total=beat.total
+        )
+        if self._clock.monotonic() - self._renewed > _LEASE.total_seconds() / 4:
+            self._ledger.renew(self._job.id, self._clock.now(), _LEASE)
+            self._renewed = self._clock.monotonic()
+
+    def _on_result(self, job: Job, evaluation: Evaluation) -> None:
+        now = self._clock.now()
+        with self._db.transaction():
+            number = self._scores.record(job, evaluation, now)
+            points = points_of(evaluation, prefix=self._prefix, step=job.snapshot.step, timestamp_ms=to_ms(now))
+            if points:
+                for sink in self._sinks:
+                    self._deliveries.enqueue(
+                        sink=sink,
+                        run=job.snapshot.run,
+                        identity=f"evaluation/{number}",
+                        points=points,
+                        tags={},
+                        now=now,
+                    )
+            self._ledger.finish(job.id, JobState.DONE, now)
+        self._free()
+        self._evaluated += 1
+        fields = {
+            score.key: round(score.value, 6) if score.value is not None else score.state.value
+            for score in evaluation.scores
+        }
+        log.info("evaluated", run=job.snapshot.run, step=job.snapshot.step, images=evaluation.images, **fields)
+        for score in evaluation.scores:
+            if score.state is not ScoreState.OK:
+                log.warning("score.missing", key=score.key, step=job.snapshot.step, reason=score.detail)
+        for item in evaluation.skipped:
+            log.warning("image.skipped", step=job.snapshot.step, path=item.path, reason=item.reason)
+
+    def _on_failure(self, job: Job, failure: Failure) -> None:
+        now = self._clock.now()
+        if (failure.retryable or failure.changed) and job.attempt < _MOST_ATTEMPTS:
+            wait = backoff(job.attempt, first=_FIRST_RETRY, most=_MOST_RETRY)
+            self._ledger.postpone(job.id, failure.reason, now + wait)
+            log.warning("job.postponed", step=job.snapshot.step, reason=failure.reason, seconds=wait.total_seconds())
+        else:
+            self._ledger.finish(job.id, JobState.FAILED, now, failure.reason)
+            log.error("job.failed", run=job.snapshot.run, step=job.snapshot.step, reason=failure.reason)
+        self._free()
+
+    def _free(self) -> None:
+        self._job = None
+        self.progress = None
+        self._idle_since = self._clock.monotonic()
+
+    # --- the worker's life ---------------------------------------------------------------------------------
+
+    def _look_after(self) -> None:
+        if self._worker is None:
+            return
+        now = self._clock.monotonic()
+        limit = self._policy.heartbeat_timeout if self._ready else max(_START_TIMEOUT, self._policy.heartbeat_timeout)
+        if now - self._heard > limit.total_seconds():
+            self._worker.kill()
+            self._on_death(f"the worker gave no sign of life for {limit.total_seconds():.0f} s and was killed")
+        elif self._ready and self._job is None:
+            idle = now - self._idle_since > self._policy.idle_exit.total_seconds()
+            if idle or self._evaluated >= self._policy.recycle_after:
+                log.info("worker.stopped", reason="idle" if idle else "recycled", evaluated=self._evaluated)
+                self._worker.stop()
+                self._worker = None
+
+    def _on_death(self, reason: str) -> None:
+        self._worker = None
+        self._last_error = f"{reason}; {self._last_error}" if self._last_error else reason
+        log.error("worker.died", reason=reason, step=self._job.snapshot.step if self._job else None)
+        if not self._ready:
+            self.failed_starts += 1
+        attempts = max(1, self.failed_starts)
+        wait = backoff(attempts, first=_FIRST_RETRY, most=_MOST_RETRY)
+        self._not_before = self._clock.monotonic() + wait.total_seconds()
+        job, self._job, self.progress = self._job, None, None
+        if job is None:
+            return
+        with self._db.transaction():
+            crashes = self._ledger.postpone(job.id, reason, self._clock.now() + wait, crashed=True)
+            if crashes >= _MOST_CRASHES:
+                why = f"took its worker down {crashes} times; the last time {reason}"
+                self._ledger.finish(job.id, JobState.QUARANTINED, self._clock.now(), why)
+                log.error("job.quarantined", run=job.snapshot.run, step=job.snapshot.step, reason=why)
+
+    def _assign(self) -> int:
+        if self._worker is None:
+            return self._start_worker() if self._wanted() else 0
+        return self._claim(self._worker) if self._ready and self._job is None else 0
+
+    def _wanted(self) -> bool:
+        due = self._ledger.next_due()
+        return due is not None and due <= self._clock.now() and self._clock.monotonic() >= self._not_before
+
+    def _claim(self, worker: WorkerProcess) -> int:
+        job = self._ledger.claim(self._clock.now(), _LEASE)
+        if job is None:
+            return 0
+        entry = self._entries.get(job.snapshot.source)
+        if entry is None:
+            reason = "no `watch` entry of the configuration leads to this snapshot any more"
+            self._ledger.finish(job.id, JobState.SUPERSEDED, self._clock.now(), reason)
+            return 1
+        self._job = job
+        self._heard = self._renewed = self._clock.monotonic()
+        worker.send(_request(job, entry, self._metrics))
+        return 1
+
+    def _start_worker(self) -> int:
+        self._ready = False
+        try:
+            self._worker = self._spawn()
+        except WorkerError as error:
+            self._on_death(str(error))
+            return 1
+        self._evaluated = 0
+        self._last_error = ""
+        self._heard = self._clock.monotonic()
+        return 1
+
+
+_LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def points_of(evaluation: Evaluation, *, prefix: str, step: int, timestamp_ms: int) -> list[Point]:
+    """The curves' next points: `<prefix>/<key>` and, where there is one, `<prefix>/<key>_stderr`."""
+    values = [
+        (f"{prefix}/{score.key}{suffix}", value)
+        for score in evaluation.scores
+        for suffix, value in (("", score.value), ("_stderr", score.stderr))
+        if value is not None
+    ]
+    return [Point(key=key, value=value, timestamp_ms=timestamp_ms, step=step) for key, value in values]
+
+
+def _request(job: Job, entry: WatchEntry, metrics: tuple[str, ...]) -> Evaluate:
+    pairs = entry.pairs
+    return Evaluate(
+        job=job.id,
+        path=job.snapshot.path,
+        members=job.snapshot.members,
+        digest=job.snapshot.digest,
+        metrics=metrics,
+        reference=str(entry.reference) if entry.reference else None,
+        content=str(pairs.content) if pairs and pairs.content else None,
+        style=str(pairs.style) if pairs and pairs.style else None,
+    )
