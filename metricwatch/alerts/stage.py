@@ -1,0 +1,107 @@
+"""The alerts stage: hand each event to its receivers once, and try until it has arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import structlog
+
+from metricwatch.alerts.message import Event, compose
+from metricwatch.api import Notifier
+from metricwatch.clock import Clock, backoff, from_ms
+from metricwatch.config.schema import MovesRule
+from metricwatch.errors import PermanentError, TemporaryError
+from metricwatch.records import Notification, Run
+from metricwatch.store.alerts import NotificationLog, PendingNotification
+from metricwatch.store.db import Database
+from metricwatch.store.deliveries import Deliveries
+
+log = structlog.get_logger(__name__)
+
+_FIRST_RETRY = timedelta(seconds=2)
+_MOST_RETRY = timedelta(minutes=5)
+
+
+class AlertDispatcher:
+    """The only writer of the notification log.
+
+    An event is logged before it is sent and marked after, so a crash between the two sends it again: at least
+    once, since neither Slack nor e-mail lets a sender ask whether a message has arrived.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        rules: Sequence[MovesRule],
+        runs: Sequence[Run],
+        notifiers: Mapping[str, Notifier],
+        sink: str,
+        clock: Clock,
+    ) -> None:
+        self._db = db
+        self._receivers = {rule.name: rule.receivers for rule in rules}
+        self._names = {run.key: run.name for run in runs}
+        self._notifiers = notifiers
+        self._sink = sink
+        self._clock = clock
+        self._log = NotificationLog(db)
+        self._deliveries = Deliveries(db)
+
+    def start(self) -> None:
+        """Set aside what waits for notifiers that are gone."""
+        gone = self._log.fail_unknown(self._notifiers)
+        if gone:
+            log.warning("notifications.abandoned", count=gone, reason="their notifiers are no longer configured")
+
+    def tick(self) -> int:
+        """Announce new events, then send at most one message to each notifier; returns the work done."""
+        return self._announce() + sum(self._send(name, notifier) for name, notifier in self._notifiers.items())
+
+    def _announce(self) -> int:
+        events = self._log.unannounced()
+        with self._db.transaction():
+            for alert, event in events:
+                chosen = self._receivers.get(alert.rule)
+                names = list(self._notifiers) if chosen is None else list(chosen)
+                self._log.announce(alert, event, names, self._clock.now())
+        for alert, event in events:
+            step = alert.fired_step if event == "firing" else alert.resolved_step
+            log.warning("alert", event_kind=event, rule=alert.rule, run=alert.run, step=step, severity=alert.severity)
+        return len(events)
+
+    def _send(self, name: str, notifier: Notifier) -> int:
+        pending = self._log.next(name, self._clock.now())
+        if pending is None:
+            return 0
+        try:
+            notifier.send(self._compose(pending))
+        except TemporaryError as error:
+            wait = error.retry_after or backoff(pending.attempts + 1, first=_FIRST_RETRY, most=_MOST_RETRY)
+            self._log.postpone(pending.id, str(error), self._clock.now() + wait)
+            log.warning("notification.postponed", notifier=name, reason=str(error), seconds=wait.total_seconds())
+        except PermanentError as error:
+            self._log.fail(pending.id, str(error))
+            log.error("notification.failed", notifier=name, rule=pending.alert.rule, reason=str(error))
+        except Exception as error:
+            # A plugin that breaks its contract must not stop the others' messages.
+            reason = f"{type(error).__name__}: the notifier failed in a way it should not"
+            self._log.fail(pending.id, reason)
+            log.exception("notification.failed", notifier=name, rule=pending.alert.rule)
+        else:
+            self._log.sent(pending.id, self._clock.now())
+            log.info("notification.sent", notifier=name, rule=pending.alert.rule, event_kind=pending.event)
+        return 1
+
+    def _compose(self, pending: PendingNotification) -> Notification:
+        alert = pending.alert
+        remote = self._deliveries.remote_run(self._sink, alert.run)
+        event: Event = "firing" if pending.event == "firing" else "resolved"
+        return compose(
+            number=pending.id,
+            event=event,
+            alert=alert,
+            run_name=self._names.get(alert.run, alert.run),
+            run_url=remote.url if remote else None,
+            created_at=from_ms(pending.created_ms),
+        )

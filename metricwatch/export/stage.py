@@ -1,0 +1,90 @@
+"""The export stage: drain the outbox into the sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import structlog
+
+from metricwatch.api import Sink
+from metricwatch.clock import Clock, backoff
+from metricwatch.errors import PermanentError, TemporaryError
+from metricwatch.records import Delivery, Run
+from metricwatch.store.db import Database
+from metricwatch.store.deliveries import Deliveries
+
+log = structlog.get_logger(__name__)
+
+_FIRST_RETRY = timedelta(seconds=1)
+_MOST_RETRY = timedelta(minutes=1)
+# Enough to drain a night's backlog in a few requests, few enough to stay within any sink's limits.
+_BATCH = 100
+
+
+class Exporter:
+    """The only writer of delivery states. A sink that is away costs a growing wait, never a point."""
+
+    def __init__(self, db: Database, runs: Sequence[Run], sinks: Mapping[str, Sink], clock: Clock) -> None:
+        self._runs = {run.key: run for run in runs}
+        self._sinks = sinks
+        self._clock = clock
+        self._deliveries = Deliveries(db)
+
+    def tick(self) -> int:
+        """Send one batch to each sink that has something due; returns how many deliveries were settled."""
+        return sum(self._drain(name, sink) for name, sink in self._sinks.items())
+
+    def _drain(self, name: str, sink: Sink) -> int:
+        batch = self._deliveries.due(name, self._clock.now(), _BATCH)
+        if not batch:
+            return 0
+        try:
+            run_id = self._run_id(name, sink, batch[0].run)
+        except TemporaryError as error:
+            self._postpone(batch, error)
+            return 0
+        except PermanentError as error:
+            # The points are good, the run is not: they wait until somebody restores it or mends the configuration.
+            self._postpone(batch, TemporaryError(str(error), retry_after=_MOST_RETRY))
+            return 0
+        return self._write(sink, run_id, batch)
+
+    def _write(self, sink: Sink, run_id: str, batch: Sequence[Delivery]) -> int:
+        points = [point for delivery in batch for point in delivery.points]
+        tags = {key: value for delivery in batch for key, value in delivery.tags.items()}
+        try:
+            sink.write(run_id, points, tags)
+        except TemporaryError as error:
+            self._postpone(batch, error)
+            return 0
+        except PermanentError as error:
+            if len(batch) == 1:
+                self._reject(batch, str(error))
+                return 1
+            # One bad row spoils the batch: alone, each shows whether it was the one.
+            return sum(self._write(sink, run_id, [delivery]) for delivery in batch)
+        self._deliveries.sent(batch, self._clock.now())
+        return len(batch)
+
+    def _run_id(self, name: str, sink: Sink, key: str) -> str:
+        known = self._deliveries.remote_run(name, key)
+        if known is not None:
+            return known.id
+        run = self._runs.get(key)
+        if run is None:
+            raise TemporaryError(f"run {key} is no longer configured: its points wait for its return")
+        remote = sink.find_run(run)
+        self._deliveries.remember_remote_run(name, key, remote)
+        log.info("run.found", sink=name, run=run.name, id=remote.id, url=remote.url)
+        return remote.id
+
+    def _postpone(self, batch: Sequence[Delivery], error: TemporaryError) -> None:
+        wait = error.retry_after or backoff(batch[0].attempts + 1, first=_FIRST_RETRY, most=_MOST_RETRY)
+        self._deliveries.postpone(batch, str(error), self._clock.now() + wait)
+        log.warning("delivery.postponed", sink=batch[0].sink, reason=str(error), seconds=wait.total_seconds())
+
+    def _reject(self, batch: Sequence[Delivery], reason: str) -> None:
+        for delivery in batch:
+            self._deliveries.reject(delivery, reason)
+        log.error("delivery.rejected", sink=batch[0].sink, run=batch[0].run, count=len(batch), reason=reason)

@@ -1,0 +1,115 @@
+"""`moves: 10%, across: 5` fires when a metric moved by more than a bound within a window of evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import hypot
+
+from metricwatch.config.schema import MovesRule
+from metricwatch.records import Direction
+from metricwatch.rules.observations import Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Movement:
+    """A movement past the bound. change is signed (positive: the value rose), as a fraction of v1."""
+
+    direction: Direction
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """From one evaluation of the window to a later one: the difference and its standard error."""
+
+    difference: float
+    stderr: float | None
+    base: float
+
+
+def movement(rule: MovesRule, window: Sequence[Observation]) -> Movement | None:
+    """The movement that the rule sees in a full window v1…vn of comparable evaluations, or None.
+
+    range: (max − min) / |v1| > bound, so some later value is that far from some earlier one. When it moved far
+    enough both ways, the worse way counts. net: |vn − v1| / |v1| > bound. each: every step from one evaluation to
+    the next is above the bound, relative to the earlier of the two. A window that starts at 0 is measured
+    against its largest absolute value, since a fraction of 0 means nothing.
+    """
+    candidates = [found for way in _ways(rule) if (found := _move(rule, window, way)) is not None]
+    return candidates[0] if candidates else None
+
+
+def _ways(rule: MovesRule) -> tuple[Direction, ...]:
+    # Worse first: a window that improved and then broke is bad news.
+    return ("worse", "better") if rule.direction == "any" else (rule.direction,)
+
+
+def _move(rule: MovesRule, window: Sequence[Observation], direction: Direction) -> Movement | None:
+    rises = (direction == "better") == window[0].higher_is_better
+    sign = 1.0 if rises else -1.0
+    steps = _MODES[rule.mode](window, sign, rule.direction == "any")
+    if not steps:
+        return None
+    for step in steps:
+        if not abs(step.difference) > rule.moves * step.base:
+            return None
+        if rule.beyond_noise is not None and not _beyond(step, rule.beyond_noise):
+            return None
+    return Movement(direction=direction, change=sum(step.difference for step in steps) / _base(window, window[0]))
+
+
+def _range(window: Sequence[Observation], sign: float, _any: bool) -> list[_Step]:
+    """The largest excursion in one direction, from an earlier evaluation to a later one."""
+    pairs = [(a, b) for i, a in enumerate(window) for b in window[i + 1 :]]
+    first, last = max(pairs, key=lambda pair: sign * (_value(pair[1]) - _value(pair[0])))
+    return _towards([_step(window, window[0], first, last)], sign)
+
+
+def _net(window: Sequence[Observation], sign: float, _any: bool) -> list[_Step]:
+    return _towards([_step(window, window[0], window[0], window[-1])], sign)
+
+
+def _each(window: Sequence[Observation], sign: float, any_direction: bool) -> list[_Step]:
+    steps = [_step(window, a, a, b) for a, b in pairwise(window)]
+    if any_direction:
+        net = _value(window[-1]) - _value(window[0])
+        # The steps may go either way; the whole window's movement says which way is meant.
+        return steps if sign * net > 0 or (net == 0 and sign == _worse_sign(window)) else []
+    return _towards(steps, sign)
+
+
+_MODES: dict[str, Callable[[Sequence[Observation], float, bool], list[_Step]]] = {
+    "range": _range,
+    "net": _net,
+    "each": _each,
+}
+
+
+def _towards(steps: list[_Step], sign: float) -> list[_Step]:
+    return steps if all(sign * step.difference > 0 for step in steps) else []
+
+
+def _worse_sign(window: Sequence[Observation]) -> float:
+    return -1.0 if window[0].higher_is_better else 1.0
+
+
+def _step(window: Sequence[Observation], base: Observation, first: Observation, last: Observation) -> _Step:
+    noise = None if first.stderr is None or last.stderr is None else hypot(first.stderr, last.stderr)
+    return _Step(difference=_value(last) - _value(first), stderr=noise, base=_base(window, base))
+
+
+def _base(window: Sequence[Observation], base: Observation) -> float:
+    return abs(_value(base)) or max(abs(_value(item)) for item in window)
+
+
+def _beyond(step: _Step, multiple: float) -> bool:
+    # Without a standard error nothing can be said to be beyond it.
+    return step.stderr is not None and abs(step.difference) > multiple * step.stderr
+
+
+def _value(item: Observation) -> float:
+    if item.value is None:
+        raise ValueError(f"step {item.step} has no value: only comparable evaluations enter a window")
+    return item.value

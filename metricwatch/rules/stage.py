@@ -1,0 +1,215 @@
+"""The rules stage: recompute what new scores may have changed, and write down the difference."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from metricwatch.clock import Clock, to_ms
+from metricwatch.config.schema import MovesRule
+from metricwatch.records import Alert, AlertState, Point, Run
+from metricwatch.rules.observations import Observation, from_scores
+from metricwatch.rules.states import Episode, StepState, episodes, evaluate
+from metricwatch.store.alerts import Alerts, RuleMark, RuleState
+from metricwatch.store.db import Database
+from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.scores import Scores
+
+
+class Rules:
+    """The only writer of rule states and alerts.
+
+    What a rule says is a function of the whole series, so late and rewritten evaluations need no special case:
+    the states are computed anew and only what differs from the ledger is written, and sent.
+    """
+
+    def __init__(
+        self, db: Database, rules: Sequence[MovesRule], runs: Sequence[Run], sinks: Sequence[str], clock: Clock
+    ) -> None:
+        self._db = db
+        self._rules = rules
+        self._runs = runs
+        self._sinks = sinks
+        self._clock = clock
+        self._alerts = Alerts(db)
+        self._scores = Scores(db)
+        self._deliveries = Deliveries(db)
+
+    def start(self) -> None:
+        """Note which rules are new: what they would have said about older scores is history, not news."""
+        names = {rule.name for rule in self._rules}
+        with self._db.transaction():
+            self._alerts.forget_other_rules(names)
+            for run in self._runs:
+                for rule in self._rules:
+                    definition = _definition(rule)
+                    mark = self._alerts.mark(run.key, rule.name)
+                    if mark is None or mark.definition != definition:
+                        newest = self._scores.newest_id(run.key, rule.metric)
+                        self._alerts.set_mark(
+                            run.key, rule.name, RuleMark(definition=definition, since_score=newest, up_to_score=0)
+                        )
+            for alert in self._alerts.firing():
+                if alert.rule not in names:
+                    self._alerts.resolve(
+                        alert.id, step=None, reason="the rule was removed", now=self._clock.now(), announce=False
+                    )
+
+    def tick(self) -> int:
+        """Bring every rule up to date with the scores; returns how many rules had something new to look at."""
+        work = 0
+        for run in self._runs:
+            for rule in self._rules:
+                if news := self._new_scores(run, rule):
+                    self._evaluate(run, rule, *news)
+                    work += 1
+        return work
+
+    def behind(self) -> bool:
+        """True while scores have arrived that a rule has not looked at."""
+        return any(self._new_scores(run, rule) is not None for run in self._runs for rule in self._rules)
+
+    def _new_scores(self, run: Run, rule: MovesRule) -> tuple[RuleMark, int] | None:
+        """The rule's mark and the newest score, or None when there is nothing new."""
+        mark = self._alerts.mark(run.key, rule.name)
+        newest = self._scores.newest_id(run.key, rule.metric)
+        return (mark, newest) if mark is not None and newest > mark.up_to_score else None
+
+    def _evaluate(self, run: Run, rule: MovesRule, mark: RuleMark, newest: int) -> None:
+        with self._db.transaction():
+            series = from_scores(self._scores.series(run.key, rule.metric))
+            states = evaluate(rule, series)
+            self._write_states(run, rule, states)
+            changed = self._write_alerts(run, rule, mark, series, episodes(states))
+            if changed:
+                self._tag(run, rule, states[-1], newest)
+            self._alerts.set_mark(
+                run.key,
+                rule.name,
+                RuleMark(definition=mark.definition, since_score=mark.since_score, up_to_score=newest),
+            )
+
+    def _write_states(self, run: Run, rule: MovesRule, states: Sequence[StepState]) -> None:
+        before = self._alerts.states(run.key, rule.name)
+        changed = []
+        for state in states:
+            old = before.get(state.step)
+            new = RuleState(
+                step=state.step,
+                state=state.state.value,
+                direction=state.direction,
+                change=state.change,
+                note=state.note,
+                revision=old.revision + 1 if old else 0,
+            )
+            if old is not None and _content(old) == _content(new):
+                continue
+            changed.append(new)
+            if old is None or old.state != new.state:
+                self._send_point(run, rule, new)
+        self._alerts.set_states(run.key, rule.name, changed)
+
+    def _send_point(self, run: Run, rule: MovesRule, state: RuleState) -> None:
+        now = self._clock.now()
+        point = Point(
+            key=f"alert/{rule.name}",
+            value=1.0 if state.state == AlertState.FIRING else 0.0,
+            timestamp_ms=to_ms(now),
+            step=state.step,
+        )
+        for sink in self._sinks:
+            self._deliveries.enqueue(
+                sink=sink,
+                run=run.key,
+                identity=f"rule/{run.key}/{rule.name}/{state.step}/{state.revision}",
+                points=[point],
+                tags={},
+                now=now,
+            )
+
+    def _write_alerts(
+        self,
+        run: Run,
+        rule: MovesRule,
+        mark: RuleMark,
+        series: Sequence[Observation],
+        found: Sequence[Episode],
+    ) -> bool:
+        """Reconcile recorded alerts with the episodes of the series; True when an alert began or ended."""
+        now = self._clock.now()
+        recorded = self._alerts.of_rule(run.key, rule.name)
+        matched: set[int] = set()
+        changed = False
+        for episode in found:
+            alert = next((a for a in reversed(recorded) if a.id not in matched and _same(a, episode)), None)
+            if alert is not None:
+                matched.add(alert.id)
+            if alert is None or (alert.state is AlertState.RESOLVED and episode.resolved_step is None):
+                ended = episode.resolved_id
+                news = ended is None or max(episode.fired_id, ended) > mark.since_score
+                self._alerts.add(_new_alert(run, rule, episode), announce=news, now=now)
+                changed = True
+                continue
+            if alert.state is not AlertState.FIRING:
+                continue
+            if alert.fired_step != episode.fired_step:
+                self._alerts.move_start(alert.id, episode.fired_step)
+            if episode.resolved_step is not None:
+                self._alerts.resolve(alert.id, step=episode.resolved_step, reason=episode.reason, now=now)
+                changed = True
+        for alert in recorded:
+            if alert.state is AlertState.FIRING and alert.id not in matched:
+                reason = "withdrawn: later arrivals changed the history"
+                self._alerts.resolve(alert.id, step=series[-1].step, reason=reason, now=now)
+                changed = True
+        return changed
+
+    def _tag(self, run: Run, rule: MovesRule, state: StepState, newest: int) -> None:
+        text = f"{state.state.value} at step {state.step}"
+        if state.direction is not None and state.change is not None:
+            text += f": {rule.metric} {state.change:+.1%} ({state.direction})"
+        now = self._clock.now()
+        for sink in self._sinks:
+            self._deliveries.enqueue(
+                sink=sink,
+                run=run.key,
+                identity=f"tag/{run.key}/{rule.name}/{newest}",
+                points=[],
+                tags={f"metricwatch.alert.{rule.name}": text},
+                now=now,
+            )
+
+
+def _definition(rule: MovesRule) -> str:
+    return hashlib.blake2b(rule.model_dump_json(exclude={"receivers"}).encode(), digest_size=8).hexdigest()
+
+
+def _content(state: RuleState) -> tuple[object, ...]:
+    return (state.state, state.direction, state.change, state.note)
+
+
+def _same(alert: Alert, episode: Episode) -> bool:
+    """True when a recorded alert and a computed episode share a step, so are the same event."""
+    if alert.direction != episode.direction:
+        return False
+    starts_before_end = episode.resolved_step is None or alert.fired_step < episode.resolved_step
+    ends_after_start = alert.resolved_step is None or episode.fired_step < alert.resolved_step
+    return starts_before_end and ends_after_start
+
+
+def _new_alert(run: Run, rule: MovesRule, episode: Episode) -> Alert:
+    return Alert(
+        id=0,
+        run=run.key,
+        rule=rule.name,
+        metric=rule.metric,
+        direction=episode.direction,
+        severity="critical" if episode.direction == "worse" else "info",
+        state=AlertState.FIRING if episode.resolved_step is None else AlertState.RESOLVED,
+        fired_step=episode.fired_step,
+        resolved_step=episode.resolved_step,
+        change=episode.change,
+        threshold=rule.moves,
+        window=episode.window,
+        reason=episode.reason,
+    )

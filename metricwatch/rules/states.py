@@ -1,0 +1,129 @@
+"""From a series to states and episodes: pure functions, so that replay and the daemon cannot disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from metricwatch.config.schema import MovesRule
+from metricwatch.records import AlertState, Direction, ScoreState, WindowPoint
+from metricwatch.rules.moves import movement
+from metricwatch.rules.observations import Observation
+
+# Image counts may differ by one skipped file or so: the Fréchet distance is biased by about 1/N.
+IMAGE_COUNT_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepState:
+    """What a rule says at one step. window holds the evaluations it looked at, filled when it fires."""
+
+    id: int
+    step: int
+    state: AlertState
+    direction: Direction | None = None
+    change: float | None = None
+    note: str = ""
+    window: tuple[WindowPoint, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """An unbroken stretch of firing in one direction. resolved_* are None while it lasts."""
+
+    direction: Direction
+    change: float
+    window: tuple[WindowPoint, ...]
+    fired_step: int
+    fired_id: int
+    resolved_step: int | None = None
+    resolved_id: int | None = None
+    reason: str = ""
+
+
+def evaluate(rule: MovesRule, series: Sequence[Observation]) -> list[StepState]:
+    """The rule's state after each evaluation of a series ordered by step.
+
+    The state at a step depends on that step and earlier ones alone. An evaluation without a value, of another
+    series, or with an image count more than 2% off the window's others is not comparable: the window starts anew.
+    """
+    states: list[StepState] = []
+    window: list[Observation] = []
+    for item in series:
+        if item.state is not ScoreState.OK or item.value is None:
+            window = []
+            states.append(_inactive(item, f"not comparable: {item.state.value}"))
+            continue
+        kept = window[-(rule.across - 1) :]
+        obstacle = _obstacle(kept, item)
+        window = [item] if obstacle else [*kept, item]
+        if len(window) < rule.across:
+            filling = f"window {len(window)} of {rule.across}"
+            states.append(_inactive(item, f"not comparable: {obstacle}; {filling}" if obstacle else filling))
+            continue
+        found = movement(rule, window)
+        if found is None:
+            states.append(_inactive(item, "moved no further than the bound"))
+            continue
+        states.append(
+            StepState(
+                id=item.id,
+                step=item.step,
+                state=AlertState.FIRING,
+                direction=found.direction,
+                change=found.change,
+                window=tuple(
+                    WindowPoint(step=seen.step, value=seen.value, stderr=seen.stderr)
+                    for seen in window
+                    if seen.value is not None
+                ),
+            )
+        )
+    return states
+
+
+def episodes(states: Sequence[StepState]) -> list[Episode]:
+    """The stretches of firing, oldest first. A change of direction ends one and begins another."""
+    found: list[Episode] = []
+    current: StepState | None = None
+    for state in states:
+        if current is not None and state.direction != current.direction:
+            reason = state.note or f"the movement is now for the {state.direction}"
+            found.append(_episode(current, ended=state, reason=reason))
+            current = None
+        if current is None and state.state is AlertState.FIRING:
+            current = state
+    if current is not None:
+        found.append(_episode(current))
+    return found
+
+
+def _episode(fired: StepState, ended: StepState | None = None, reason: str = "") -> Episode:
+    if fired.direction is None or fired.change is None:
+        raise ValueError(f"step {fired.step} is firing without a direction")
+    return Episode(
+        direction=fired.direction,
+        change=fired.change,
+        window=fired.window,
+        fired_step=fired.step,
+        fired_id=fired.id,
+        resolved_step=ended.step if ended else None,
+        resolved_id=ended.id if ended else None,
+        reason=reason,
+    )
+
+
+def _inactive(item: Observation, note: str) -> StepState:
+    return StepState(id=item.id, step=item.step, state=AlertState.INACTIVE, note=note)
+
+
+def _obstacle(window: Sequence[Observation], item: Observation) -> str:
+    """Why an evaluation cannot be compared with those in the window, or ""."""
+    if not window:
+        return ""
+    if item.series != window[-1].series:
+        return "what the score depends on has changed (weights, protocol, precision or reference)"
+    counts = [seen.images for seen in (*window, item)]
+    if max(counts) - min(counts) > IMAGE_COUNT_TOLERANCE * max(counts):
+        return f"{item.images} images after {window[-1].images}"
+    return ""

@@ -1,0 +1,186 @@
+"""The moves/across rule, exactly as documented, and its states over a series."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metricwatch.config.schema import MovesRule
+from metricwatch.records import AlertState, ScoreState
+from metricwatch.rules.moves import movement
+from metricwatch.rules.observations import Observation
+from metricwatch.rules.states import episodes, evaluate
+
+
+def rule(**options) -> MovesRule:
+    defaults = {"name": "fid-moved", "metric": "fid", "moves": 0.10, "across": 5, "mode": "range", "direction": "any"}
+    return MovesRule.model_construct(**{**defaults, "beyond_noise": None, "receivers": None, **options})
+
+
+def series(*values, images=100, stderr=None, higher_is_better=False, name="a") -> list[Observation]:
+    return [
+        Observation(
+            id=i + 1,
+            step=1000 * (i + 1),
+            value=value,
+            images=images,
+            higher_is_better=higher_is_better,
+            stderr=stderr,
+            series=name,
+            state=ScoreState.OK if value is not None else ScoreState.TOO_FEW_IMAGES,
+        )
+        for i, value in enumerate(values)
+    ]
+
+
+def firing(states) -> list[int]:
+    return [state.step for state in states if state.state is AlertState.FIRING]
+
+
+def test_a_break_fires_at_the_evaluation_that_shows_it():
+    states = evaluate(rule(), series(30, 30.1, 29.9, 30, 30.2, 34))
+    assert firing(states) == [6000]
+    assert states[-1].direction == "worse"
+    assert states[-1].change == pytest.approx((34 - 29.9) / 30.1)
+    assert [point.step for point in states[-1].window] == [2000, 3000, 4000, 5000, 6000]
+
+
+def test_nothing_fires_before_the_window_is_full():
+    states = evaluate(rule(), series(30, 60, 90, 120))
+    assert firing(states) == []
+    assert [state.note for state in states] == [f"window {n} of 5" for n in (1, 2, 3, 4)]
+
+
+def test_exactly_the_bound_does_not_fire():
+    assert firing(evaluate(rule(moves=0.5), series(100, 100, 100, 100, 150))) == []
+    assert firing(evaluate(rule(moves=0.5), series(100, 100, 100, 100, 150.01))) == [5000]
+
+
+def test_range_sees_a_spike_that_net_does_not():
+    spike = series(100, 100, 130, 100, 100)
+    assert firing(evaluate(rule(mode="range"), spike)) == [5000]
+    assert firing(evaluate(rule(mode="net"), spike)) == []
+
+
+def test_each_wants_every_step_above_the_bound():
+    assert firing(evaluate(rule(mode="each"), series(100, 111, 123, 136, 150))) == [5000]
+    assert firing(evaluate(rule(mode="each"), series(100, 111, 112, 136, 150))) == []
+
+
+def test_each_with_any_direction_counts_steps_either_way_and_calls_a_draw_worse():
+    swinging = evaluate(rule(mode="each"), series(100, 120, 100, 120, 100))
+    assert firing(swinging) == [5000]
+    assert swinging[-1].direction == "worse"
+    assert firing(evaluate(rule(mode="each", direction="worse"), series(100, 120, 100, 120, 140))) == []
+
+
+def test_improvement_is_better_and_a_break_after_it_is_worse():
+    improving = evaluate(rule(), series(100, 90, 80, 70, 60))
+    assert improving[-1].direction == "better"
+    assert improving[-1].change == pytest.approx(-0.4)
+    broken = evaluate(rule(), series(100, 80, 60, 61, 75))
+    assert broken[-1].direction == "worse"
+    assert broken[-1].change == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(("direction", "fires"), [("any", True), ("worse", False), ("better", True)])
+def test_direction_filters_movements(direction, fires):
+    assert bool(firing(evaluate(rule(direction=direction), series(100, 90, 80, 70, 60)))) is fires
+
+
+def test_for_a_metric_that_should_rise_falling_is_worse():
+    states = evaluate(rule(), series(0.9, 0.9, 0.9, 0.9, 0.7, higher_is_better=True))
+    assert states[-1].direction == "worse"
+    assert states[-1].change < 0
+
+
+def test_beyond_noise_demands_more_than_so_many_standard_errors():
+    moved = (100, 100, 100, 100, 115)
+    assert firing(evaluate(rule(beyond_noise=2), series(*moved, stderr=4))) == [5000]
+    assert firing(evaluate(rule(beyond_noise=2), series(*moved, stderr=6))) == []
+    assert firing(evaluate(rule(beyond_noise=2), series(*moved, stderr=None))) == []
+
+
+def test_a_window_that_starts_at_zero_is_measured_against_its_largest_value():
+    states = evaluate(rule(), series(0.0, 0.0, 0.0, 0.0, 5.0))
+    assert states[-1].direction == "worse"
+    assert states[-1].change == pytest.approx(1.0)
+    assert firing(evaluate(rule(), series(0.0, 0.0, 0.0, 0.0, 0.0))) == []
+
+
+def test_an_evaluation_without_a_value_starts_the_window_anew():
+    states = evaluate(rule(), series(30, 30, 30, None, 60, 60, 60, 60, 60))
+    assert firing(states) == []
+    assert states[3].note == "not comparable: too_few_images"
+    assert states[4].note == "window 1 of 5"
+
+
+def test_a_change_of_series_starts_the_window_anew_and_says_so():
+    history = [
+        *series(30, 30, 30, 30),
+        Observation(id=9, step=5000, value=60, images=100, higher_is_better=False, series="b"),
+    ]
+    states = evaluate(rule(), history)
+    assert firing(states) == []
+    assert states[-1].note.startswith("not comparable: what the score depends on has changed")
+
+
+@pytest.mark.parametrize(("images", "fires"), [(98, True), (97, False)])
+def test_image_counts_may_differ_by_two_per_cent(images, fires):
+    history = [
+        *series(30, 30, 30, 30),
+        Observation(id=9, step=5000, value=60, images=images, higher_is_better=False, series="a"),
+    ]
+    assert bool(firing(evaluate(rule(), history))) is fires
+
+
+def test_an_evaluation_that_left_the_window_no_longer_counts_against_newer_ones():
+    """Counts that drift slowly stay comparable as long as those in the window are."""
+    counts = [100, 99, 99, 99, 98, 98, 98, 98, 97]
+    history = [
+        Observation(id=i, step=i, value=30.0, images=n, higher_is_better=False, series="a")
+        for i, n in enumerate(counts)
+    ]
+    assert all("not comparable" not in state.note for state in evaluate(rule(), history))
+
+
+def test_an_episode_runs_from_firing_to_calm_and_turns_with_the_direction():
+    states = evaluate(rule(), series(100, 90, 80, 70, 60, 60, 75, 75, 75, 75, 75))
+    found = episodes(states)
+    assert [(e.direction, e.fired_step, e.resolved_step) for e in found] == [
+        ("better", 5000, 7000),
+        ("worse", 7000, 11000),
+    ]
+    assert found[0].reason == "the movement is now for the worse"
+    assert found[1].reason == "moved no further than the bound"
+
+
+values = st.lists(st.floats(min_value=0.1, max_value=1e4), min_size=0, max_size=30)
+
+
+@given(values, st.sampled_from(["range", "net", "each"]), st.sampled_from(["any", "worse", "better"]))
+def test_a_state_depends_on_earlier_evaluations_alone(history, mode, direction):
+    """What was said of a step is not unsaid by later ones: replay and a live daemon agree."""
+    chosen = rule(mode=mode, direction=direction)
+    whole = evaluate(chosen, series(*history))
+    for length in range(len(history)):
+        assert evaluate(chosen, series(*history[:length])) == whole[:length]
+
+
+@given(st.lists(st.floats(min_value=0.1, max_value=1e4), min_size=5, max_size=5))
+def test_range_is_the_documented_formula(window):
+    moved = (max(window) - min(window)) / abs(window[0])
+    if math.isclose(moved, 0.10, rel_tol=1e-9):
+        return
+    assert (movement(rule(), series(*window)) is not None) is (moved > 0.10)
+
+
+@given(st.lists(st.floats(min_value=0.1, max_value=1e4), min_size=5, max_size=5))
+def test_net_is_the_documented_formula(window):
+    moved = abs(window[-1] - window[0]) / abs(window[0])
+    if math.isclose(moved, 0.10, rel_tol=1e-9):
+        return
+    assert (movement(rule(mode="net"), series(*window)) is not None) is (moved > 0.10)

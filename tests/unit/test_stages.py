@@ -1,0 +1,354 @@
+"""Rules, export and alerts over a real ledger: what is written, what is sent, and how often."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from metricwatch.alerts.stage import AlertDispatcher
+from metricwatch.api import Notifier, Sink
+from metricwatch.config.schema import MovesRule
+from metricwatch.errors import PermanentError, TemporaryError
+from metricwatch.export.stage import Exporter
+from metricwatch.records import Evaluation, JobState, RemoteRun, Run, Score, ScoreState
+from metricwatch.rules.stage import Rules
+from metricwatch.store.alerts import Alerts, NotificationLog
+from metricwatch.store.db import Database
+from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.ledger import Ledger
+from metricwatch.store.scores import Scores
+from metricwatch.supervisor.stage import points_of
+from metricwatch.testing.clock import FakeClock
+
+RUN = Run(key="name:x/night", name="night")
+
+
+class MemorySink(Sink):
+    """Keeps what it is given, and raises what it is told to."""
+
+    Options = dict
+
+    def __init__(self, options=None) -> None:
+        self.points = []
+        self.tags = {}
+        self.found = 0
+        self.errors = []
+        self.poison = set()
+
+    def find_run(self, run):
+        self.found += 1
+        self._fail()
+        return RemoteRun(id="r1", url="http://tracking/r1")
+
+    def write(self, run_id, points, tags):
+        self._fail()
+        if self.poison & {point.key for point in points}:
+            raise PermanentError("invalid key")
+        self.points += points
+        self.tags |= tags
+
+    def ping(self):
+        return "memory"
+
+    def _fail(self):
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+class MemoryNotifier(Notifier):
+    """Keeps the messages, and raises what it is told to."""
+
+    Options = dict
+
+    def __init__(self, options=None) -> None:
+        self.messages = []
+        self.errors = []
+
+    def send(self, notification):
+        if self.errors:
+            raise self.errors.pop(0)
+        self.messages.append(notification)
+
+
+class Scene:
+    def __init__(self, folder) -> None:
+        self.clock = FakeClock()
+        self.db = Database.open(folder)
+        self.ledger = Ledger(self.db)
+        self.scores = Scores(self.db)
+        self.deliveries = Deliveries(self.db)
+        self.alert_log = Alerts(self.db)
+        self.log = NotificationLog(self.db)
+        self.ledger.register_run(RUN, self.clock.now())
+        self.sink, self.team, self.mail = MemorySink(), MemoryNotifier(), MemoryNotifier()
+        self.revisions = {}
+        self.configure([moves()])
+
+    def configure(self, rules, notifiers=None):
+        """As a start of the daemon with this configuration."""
+        chosen = {"team": self.team, "mail": self.mail} if notifiers is None else notifiers
+        self.rules = Rules(self.db, rules, [RUN], ["mlflow"], self.clock)
+        self.exporter = Exporter(self.db, [RUN], {"mlflow": self.sink}, self.clock)
+        self.alerts = AlertDispatcher(self.db, rules, [RUN], chosen, "mlflow", self.clock)
+        self.rules.start()
+        self.alerts.start()
+
+    def score(self, step, value, images=100, series="a", stderr=0.1):
+        """One evaluation arrives, through the same tables as the daemon's."""
+        revision = self.revisions[step] = self.revisions.get(step, 0) + 1
+        self.ledger.add_snapshot(
+            source="s",
+            run=RUN.key,
+            step=step,
+            revision=revision,
+            path="p",
+            members=None,
+            digest=str(revision),
+            images=images,
+            now=self.clock.now(),
+        )
+        job = self.ledger.claim(self.clock.now(), timedelta(minutes=1))
+        score = Score(
+            key="fid",
+            value=value,
+            images=images,
+            higher_is_better=False,
+            stderr=stderr if value is not None else None,
+            state=ScoreState.OK if value is not None else ScoreState.TOO_FEW_IMAGES,
+            series=series,
+        )
+        evaluation = Evaluation(scores=(score,), skipped=(), images=images, seconds=1.0, provenance={})
+        with self.db.transaction():
+            self.scores.record(job, evaluation, self.clock.now())
+            self.ledger.finish(job.id, JobState.DONE, self.clock.now())
+
+    def play(self, *values, start=1):
+        """Evaluations arrive one after the other, everything is delivered in between."""
+        for i, value in enumerate(values):
+            self.score(1000 * (start + i), value)
+            self.turn()
+
+    def turn(self):
+        while self.rules.tick() + self.exporter.tick() + self.alerts.tick():
+            pass
+
+    def curve(self, key):
+        return [(point.step, point.value) for point in self.sink.points if point.key == key]
+
+    def heard(self, who=None):
+        return [(m.event, m.alert.severity, m.alert.fired_step) for m in (who or self.team).messages]
+
+
+def moves(**options):
+    defaults = {"name": "fid-moved", "metric": "fid", "moves": 0.10, "across": 5, "mode": "range", "direction": "any"}
+    return MovesRule.model_construct(**{**defaults, "beyond_noise": None, "receivers": None, **options})
+
+
+@pytest.fixture
+def scene(tmp_path):
+    made = Scene(tmp_path)
+    yield made
+    made.db.close()
+
+
+def test_firing_and_resolved_each_notify_once_on_every_channel(scene):
+    scene.play(30, 30, 30, 30, 36, 36, 36, 36, 36, 36)
+    assert scene.heard() == [("firing", "critical", 5000), ("resolved", "critical", 5000)]
+    assert scene.heard(scene.mail) == scene.heard()
+    assert scene.team.messages[1].alert.resolved_step == 9000
+
+
+def test_alerts_show_as_a_curve_of_zeros_and_ones_and_as_a_tag(scene):
+    scene.play(30, 30, 30, 30, 36)
+    assert scene.curve("alert/fid-moved") == [(1000, 0), (2000, 0), (3000, 0), (4000, 0), (5000, 1)]
+    assert scene.sink.tags["metricwatch.alert.fid-moved"] == "firing at step 5000: fid +20.0% (worse)"
+
+
+def test_all_at_once_gives_the_same_alerts_as_one_by_one(scene, tmp_path):
+    values = (30, 30, 30, 30, 36, 36, 36, 36, 36, 25, 25, 25, 25, 25)
+    scene.play(*values)
+    (tmp_path / "other").mkdir()
+    other = Scene(tmp_path / "other")
+    for i, value in enumerate(values):
+        other.score(1000 * (i + 1), value)
+    other.turn()
+    assert sorted(other.heard()) == sorted(scene.heard())
+    assert other.curve("alert/fid-moved") == scene.curve("alert/fid-moved")
+    other.db.close()
+
+
+def test_a_message_carries_the_values_and_the_link(scene):
+    scene.play(30, 30, 30, 30, 36)
+    message = scene.team.messages[0]
+    assert message.run_url == "http://tracking/r1"
+    assert [(p.step, p.value) for p in message.alert.window][-1] == (5000, 36)
+    assert message.title == "[critical] night: fid rose 20.0% (fid-moved)"
+    assert "between steps 1000 and 5000" in message.summary
+
+
+def test_a_late_evaluation_is_recomputed_without_a_second_message(scene):
+    scene.play(30, 30, 30, 36)
+    scene.play(36, 36, start=5)
+    assert scene.heard() == [("firing", "critical", 5000)]
+    scene.score(3500, 30)
+    scene.turn()
+    assert scene.heard() == [("firing", "critical", 5000)]
+    # Step 4000 is now the fifth of its window: it is recorded as the alert's true beginning.
+    assert scene.alert_log.firing()[0].fired_step == 4000
+
+
+def test_a_rewritten_step_that_takes_the_break_back_resolves_the_alert(scene):
+    scene.play(30, 30, 30, 30, 90)
+    scene.score(5000, 30)
+    scene.turn()
+    assert scene.heard() == [("firing", "critical", 5000), ("resolved", "critical", 5000)]
+    assert "later arrivals changed the history" in scene.team.messages[-1].summary
+
+
+def test_a_rule_added_later_stays_silent_about_the_past(scene):
+    scene.configure([])
+    for i, value in enumerate((30, 30, 30, 30, 60, 60, 60, 60, 60)):
+        scene.score(1000 * (i + 1), value)
+    scene.turn()
+    scene.configure([moves()])
+    scene.turn()
+    assert scene.heard() == []
+    assert [alert.fired_step for alert in scene.alert_log.recent(RUN.key)] == [5000]
+
+
+def test_a_rule_added_while_its_alert_would_fire_tells_of_it(scene):
+    scene.configure([])
+    for i, value in enumerate((30, 30, 30, 30, 60)):
+        scene.score(1000 * (i + 1), value)
+    scene.configure([moves()])
+    scene.turn()
+    assert scene.heard() == [("firing", "critical", 5000)]
+
+
+def test_removing_a_rule_ends_its_alert_without_a_word(scene):
+    scene.play(30, 30, 30, 30, 60)
+    scene.configure([])
+    scene.turn()
+    assert scene.heard() == [("firing", "critical", 5000)]
+    assert scene.alert_log.firing() == []
+
+
+def test_a_restart_announces_nothing_twice(scene):
+    scene.play(30, 30, 30, 30, 60)
+    scene.configure([moves()])
+    scene.turn()
+    assert len(scene.team.messages) == 1
+
+
+def test_a_receiver_configured_later_does_not_hear_of_old_alerts(scene):
+    scene.configure([moves()], notifiers={"team": scene.team})
+    scene.play(30, 30, 30, 30, 60)
+    scene.configure([moves()])
+    scene.turn()
+    assert scene.mail.messages == []
+
+
+def test_rules_may_name_their_receivers(scene):
+    scene.configure([moves(receivers=("mail",))])
+    scene.play(30, 30, 30, 30, 60)
+    assert (len(scene.team.messages), len(scene.mail.messages)) == (0, 1)
+
+
+def test_a_notifier_that_is_away_gets_its_message_later_and_holds_up_nobody(scene):
+    scene.team.errors = [TemporaryError("HTTP 503"), TemporaryError("HTTP 429", retry_after=timedelta(seconds=30))]
+    scene.play(30, 30, 30, 30, 60)
+    assert (scene.heard(), len(scene.mail.messages)) == ([], 1)
+    scene.clock.advance(2)
+    scene.turn()
+    scene.clock.advance(29)
+    scene.turn()
+    assert scene.heard() == []
+    scene.clock.advance(1)
+    scene.turn()
+    assert scene.heard() == [("firing", "critical", 5000)]
+
+
+def test_a_refused_message_is_set_aside_with_its_reason(scene):
+    scene.team.errors = [PermanentError("slack: HTTP 404: no_team")]
+    scene.play(30, 30, 30, 30, 60)
+    row = next(row for row in scene.log.rows() if row["notifier"] == "team")
+    assert (row["state"], row["reason"]) == ("failed", "slack: HTTP 404: no_team")
+    assert scene.log.pending() == 0
+
+
+def test_a_notifier_that_breaks_its_contract_does_not_stop_the_others(scene):
+    scene.team.errors = [KeyError("oops")]
+    scene.play(30, 30, 30, 30, 60)
+    assert len(scene.mail.messages) == 1
+
+
+# --- export ------------------------------------------------------------------------------------------------
+
+
+def deliver(scene, identity, *keys, step=1000):
+    scores = tuple(Score(key=key, value=1.0, images=10, higher_is_better=False, stderr=0.5) for key in keys)
+    evaluation = Evaluation(scores=scores, skipped=(), images=10, seconds=1, provenance={})
+    scene.deliveries.enqueue(
+        sink="mlflow",
+        run=RUN.key,
+        identity=identity,
+        points=points_of(evaluation, prefix="quality", step=step, timestamp_ms=5),
+        tags={},
+        now=scene.clock.now(),
+    )
+
+
+def test_points_are_prefixed_and_carry_their_standard_error(scene):
+    deliver(scene, "e/1", "fid")
+    scene.exporter.tick()
+    assert [(p.key, p.value, p.timestamp_ms) for p in scene.sink.points] == [
+        ("quality/fid", 1.0, 5),
+        ("quality/fid_stderr", 0.5, 5),
+    ]
+
+
+def test_the_same_delivery_twice_is_one(scene):
+    deliver(scene, "e/1", "fid")
+    deliver(scene, "e/1", "fid")
+    assert scene.deliveries.pending() == 1
+
+
+def test_a_sink_that_is_away_keeps_the_order_and_the_timestamps(scene):
+    scene.sink.errors = [TemporaryError("connection refused")] * 3
+    deliver(scene, "e/1", "fid", step=1000)
+    scene.exporter.tick()
+    deliver(scene, "e/2", "fid", step=2000)
+    assert scene.exporter.tick() == 0
+    assert scene.deliveries.backlog()[0].reason == "connection refused"
+    for _ in range(10):
+        scene.clock.advance(10)
+        scene.exporter.tick()
+    assert scene.curve("quality/fid") == [(1000, 1.0), (2000, 1.0)]
+    assert scene.deliveries.pending() == 0
+
+
+def test_one_poisoned_row_is_set_aside_and_the_rest_arrives(scene):
+    scene.sink.poison = {"quality/bad"}
+    for number, key in enumerate(("fid", "bad", "ssim")):
+        deliver(scene, f"e/{number}", key)
+    scene.exporter.tick()
+    assert [p.key for p in scene.sink.points if not p.key.endswith("_stderr")] == ["quality/fid", "quality/ssim"]
+    assert scene.deliveries.rejected() == [(RUN.key, "e/1", "invalid key")]
+
+
+def test_points_of_a_run_that_cannot_be_found_wait_for_it(scene):
+    scene.sink.errors = [PermanentError("run r1 is deleted")]
+    deliver(scene, "e/1", "fid")
+    scene.exporter.tick()
+    assert scene.deliveries.backlog()[0].reason == "run r1 is deleted"
+    scene.clock.advance(61)
+    scene.exporter.tick()
+    assert scene.deliveries.pending() == 0
+
+
+def test_a_run_is_looked_up_once(scene):
+    for number in range(3):
+        deliver(scene, f"e/{number}", "fid")
+        scene.exporter.tick()
+    assert scene.sink.found == 1
