@@ -31,7 +31,7 @@ class Context:
     metrics: tuple[str, ...] | None = None
     receivers: tuple[str, ...] | None = None
     rule_names: set[str] = field(default_factory=set)
-    sources: set[str] = field(default_factory=set)
+    runs: set[str] = field(default_factory=set)
 
 
 def context_of(info: ValidationInfo[Any]) -> Context:

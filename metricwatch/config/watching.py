@@ -98,9 +98,10 @@ class WatchEntry(Section):
     def _identify(self, info: ValidationInfo[Any]) -> Self:
         context = context_of(info)
         self._target = _target(self.run, context.experiment, context.environ.get("MLFLOW_RUN_ID", ""))
-        if self.source in context.sources:
-            raise ValueError("an earlier watch entry already has this run and these samples; remove one of the two")
-        context.sources.add(self.source)
+        if self._target.key in context.runs:
+            # Their curves would share keys and steps, and nobody could tell the points apart.
+            raise ValueError("an earlier watch entry has the same run; give each entry a run of its own")
+        context.runs.add(self._target.key)
         return self
 
 

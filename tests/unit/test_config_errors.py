@@ -172,10 +172,10 @@ def test_a_watch_entry_without_a_run_says_how_to_name_one(problems):
     assert line.startswith("metricwatch.yaml: watch[0].run: says no run; write run: {name: ...}")
 
 
-def test_two_entries_that_watch_the_same_are_refused(problems):
+def test_two_entries_with_the_same_run_are_refused(problems):
     twice = GOOD.replace("metrics:", "  - run: {name: a}\n    samples: ./a/*\nmetrics:")
     assert problems(twice) == [
-        "metricwatch.yaml: watch[1]: an earlier watch entry already has this run and these samples; remove one of the two"
+        "metricwatch.yaml: watch[1]: an earlier watch entry has the same run; give each entry a run of its own"
     ]
 
 
