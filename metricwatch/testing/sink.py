@@ -1,0 +1,233 @@
+"""The contract of sinks, as tests that a plugin's author inherits.
+
+    class TestMySink(SinkContract):
+        sink = MySink
+
+        @pytest.fixture
+        def options(self, server): return MySink.Options(url=server.url)
+
+        @pytest.fixture
+        def unreachable_options(self): return MySink.Options(url="http://127.0.0.1:1")
+
+        @pytest.fixture
+        def stored(self, server): return lambda run_id: server.read_points(run_id)
+
+        @pytest.fixture
+        def stored_tags(self, server): return lambda run_id: server.read_tags(run_id)
+
+The server should be a real one on the loopback interface, kept from test to test: every test uses runs of its
+own. Needs pytest; for telling failures put pytest.register_assert_rewrite("metricwatch.testing") into conftest.py.
+"""
+
+# ruff: noqa: S101 - these are tests
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from metricwatch.api import PermanentError, Point, RemoteRun, Run, Sink, TemporaryError
+from metricwatch.testing import samples
+
+Stored = Callable[[str], Sequence[Point]]
+StoredTags = Callable[[str], Mapping[str, str]]
+
+
+class SinkContract:
+    """Set `sink` and override the fixtures options, unreachable_options, stored and stored_tags.
+
+    stored and stored_tags read back what the other side holds of one run, by any way but the sink itself.
+    `secrets` are the texts in unreachable_options that may appear nowhere.
+    """
+
+    sink: ClassVar[type[Sink]]
+    secrets: ClassVar[tuple[str, ...]] = ()
+
+    @pytest.fixture
+    def options(self) -> Any:
+        raise NotImplementedError("override the fixture options")
+
+    @pytest.fixture
+    def unreachable_options(self) -> Any:
+        raise NotImplementedError("override the fixture unreachable_options")
+
+    @pytest.fixture
+    def stored(self) -> Stored:
+        raise NotImplementedError("override the fixture stored")
+
+    @pytest.fixture
+    def stored_tags(self) -> StoredTags:
+        raise NotImplementedError("override the fixture stored_tags")
+
+    @pytest.fixture
+    def opened(self, options: Any) -> Iterator[Sink]:
+        made = self.sink(options)
+        yield made
+        made.close()
+
+    @pytest.fixture
+    def by_name(self) -> Run:
+        return samples.run(key=f"key-{uuid.uuid4().hex}", name=f"name-{uuid.uuid4().hex}")
+
+    @pytest.fixture
+    def remote(self, opened: Sink, by_name: Run) -> RemoteRun:
+        return opened.find_run(by_name)
+
+    def test_is_a_concrete_sink_with_frozen_options(self, options: Any) -> None:
+        assert issubclass(self.sink, Sink)
+        assert not inspect.isabstract(self.sink)
+        assert isinstance(options, self.sink.Options)
+        name = dataclasses.fields(options)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(options, name, getattr(options, name))
+
+    def test_a_sign_of_life_is_one_line(self, opened: Sink) -> None:
+        line = opened.ping()
+        assert line.strip()
+        assert "\n" not in line
+
+    # --- find_run ------------------------------------------------------------------------------------------
+
+    def test_the_same_name_finds_the_same_run(self, opened: Sink, by_name: Run, remote: RemoteRun) -> None:
+        assert opened.find_run(by_name) == remote
+
+    def test_another_process_finds_the_same_run(self, options: Any, by_name: Run, remote: RemoteRun) -> None:
+        other = self.sink(options)
+        assert other.find_run(by_name) == remote
+        other.close()
+
+    def test_two_runs_of_one_name_but_different_keys_are_two_runs(
+        self, opened: Sink, by_name: Run, remote: RemoteRun
+    ) -> None:
+        twin = dataclasses.replace(by_name, key=f"{by_name.key}-twin")
+        assert opened.find_run(twin).id != remote.id
+
+    @pytest.mark.parametrize(
+        "name", ["it's", 'say "cheese"', "both ' and \"", "a\\", "100% _done_", "schöne 画像", "; --"]
+    )
+    def test_any_name_can_be_found_again(self, opened: Sink, by_name: Run, name: str) -> None:
+        awkward = dataclasses.replace(by_name, key=f"{name}{by_name.key}", name=f"{name}{by_name.name}{name}")
+        assert opened.find_run(awkward) == opened.find_run(awkward)
+
+    def test_an_id_finds_its_run(self, opened: Sink, by_name: Run, remote: RemoteRun) -> None:
+        assert opened.find_run(dataclasses.replace(by_name, id=remote.id)) == remote
+
+    def test_an_unknown_id_is_a_permanent_error_that_names_it(self, opened: Sink, by_name: Run) -> None:
+        unknown = uuid.uuid4().hex
+        with pytest.raises(PermanentError, match=unknown):
+            opened.find_run(dataclasses.replace(by_name, id=unknown))
+
+    def test_an_id_file_may_be_written_later(
+        self, opened: Sink, by_name: Run, remote: RemoteRun, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "run_id"
+        wanted = dataclasses.replace(by_name, id_file=str(file))
+        with pytest.raises(TemporaryError, match="not written yet"):
+            opened.find_run(wanted)
+        file.write_text(" \n")
+        with pytest.raises(TemporaryError, match="not written yet"):
+            opened.find_run(wanted)
+        file.write_text(f"  {remote.id}\n")
+        assert opened.find_run(wanted) == remote
+
+    def test_an_id_file_with_something_else_is_a_permanent_error(
+        self, opened: Sink, by_name: Run, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "run_id"
+        file.write_text("not an id: ../../etc\n")
+        with pytest.raises(PermanentError, match="run_id"):
+            opened.find_run(dataclasses.replace(by_name, id_file=str(file)))
+
+    # --- write ---------------------------------------------------------------------------------------------
+
+    def test_points_are_kept_verbatim(self, opened: Sink, remote: RemoteRun, stored: Stored) -> None:
+        awkward = (0.1 + 0.2, 1e-300, -0.0, 123456789.123456789, 5e-324, -1.7e308)
+        sent = [
+            Point(key="quality/fid", value=value, timestamp_ms=1_760_000_000_000 + index, step=2**40 + index)
+            for index, value in enumerate(awkward)
+        ]
+        opened.write(remote.id, sent, {})
+        assert _sorted(stored(remote.id)) == _sorted(sent)
+
+    def test_a_repeat_leaves_one_copy(self, opened: Sink, remote: RemoteRun, stored: Stored) -> None:
+        sent = samples.points(20)
+        for _ in range(3):
+            opened.write(remote.id, sent, {"metricwatch.tag": "same"})
+        assert _sorted(stored(remote.id)) == _sorted(sent)
+
+    def test_a_repeat_in_other_portions_leaves_one_copy(self, opened: Sink, remote: RemoteRun, stored: Stored) -> None:
+        sent = samples.points(20)
+        for portion in (sent[:12], sent[8:], sent, sent[5:6], sent + sent):
+            opened.write(remote.id, portion, {})
+        assert _sorted(stored(remote.id)) == _sorted(sent)
+
+    def test_a_step_scored_again_keeps_both_rows(self, opened: Sink, remote: RemoteRun, stored: Stored) -> None:
+        (first,) = samples.points(1)
+        second = dataclasses.replace(first, value=first.value + 1, timestamp_ms=first.timestamp_ms + 60_000)
+        opened.write(remote.id, [first], {})
+        opened.write(remote.id, [second], {})
+        assert _sorted(stored(remote.id)) == _sorted([first, second])
+
+    def test_a_backlog_is_written_whole(self, opened: Sink, remote: RemoteRun, stored: Stored) -> None:
+        sent = samples.points(2345)
+        opened.write(remote.id, sent, {})
+        assert _sorted(stored(remote.id)) == _sorted(sent)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_a_value_that_is_not_finite_is_refused_whole(
+        self, opened: Sink, remote: RemoteRun, stored: Stored, value: float
+    ) -> None:
+        good, bad = samples.points(2)
+        with pytest.raises(PermanentError, match=r"quality/fid.*2000"):
+            opened.write(remote.id, [good, dataclasses.replace(bad, value=value)], {})
+        assert list(stored(remote.id)) == []
+
+    def test_tags_are_kept_and_replaced(self, opened: Sink, remote: RemoteRun, stored_tags: StoredTags) -> None:
+        opened.write(remote.id, [], {"metricwatch.state": "first", "metricwatch.other": "kept"})
+        opened.write(remote.id, samples.points(1), {"metricwatch.state": "second"})
+        tags = stored_tags(remote.id)
+        assert tags["metricwatch.state"] == "second"
+        assert tags["metricwatch.other"] == "kept"
+
+    def test_a_tag_of_any_length_is_taken(self, opened: Sink, remote: RemoteRun, stored_tags: StoredTags) -> None:
+        opened.write(remote.id, [], {"metricwatch.long": "é" * 100_000})
+        assert stored_tags(remote.id)["metricwatch.long"].startswith("éééé")
+
+    def test_writing_nothing_is_no_error(self, opened: Sink, remote: RemoteRun, stored: Stored) -> None:
+        opened.write(remote.id, [], {})
+        assert list(stored(remote.id)) == []
+
+    def test_writing_to_an_unknown_run_is_a_permanent_error(self, opened: Sink) -> None:
+        with pytest.raises(PermanentError):
+            opened.write(uuid.uuid4().hex, samples.points(1), {})
+
+    # --- nobody there --------------------------------------------------------------------------------------
+
+    def test_nobody_there_is_a_temporary_error_without_secrets(self, unreachable_options: Any, by_name: Run) -> None:
+        made = self.sink(unreachable_options)
+        for call in (
+            made.ping,
+            lambda: made.find_run(by_name),
+            lambda: made.write(uuid.uuid4().hex, samples.points(1), {}),
+        ):
+            with pytest.raises(TemporaryError) as raised:
+                call()
+            shown = f"{raised.value!r} {raised.value}"
+            assert not [secret for secret in self.secrets if secret in shown]
+        made.close()
+
+    def test_it_works_again_after_close(self, opened: Sink, by_name: Run, remote: RemoteRun) -> None:
+        opened.close()
+        opened.close()
+        assert opened.find_run(by_name) == remote
+
+
+def _sorted(points: Sequence[Point]) -> list[Point]:
+    return sorted(points, key=lambda point: (point.key, point.step, point.timestamp_ms, point.value))

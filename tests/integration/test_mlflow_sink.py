@@ -1,0 +1,301 @@
+"""The MLflow sink against a real tracking server, and against servers that misbehave."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from pytest_httpserver import HTTPServer
+
+from metricwatch import catalog
+from metricwatch.api import PermanentError, Point, Sink, TemporaryError
+from metricwatch.testing import samples
+from metricwatch.testing.sink import SinkContract
+from tests.support.lossy_proxy import lossy_proxy
+from tests.support.mlflow_server import MlflowServer
+from tests.support.rude_server import rude_server
+
+MlflowSink = catalog.load_sink("mlflow")
+Options = MlflowSink.Options
+TAG = "metricwatch.run"
+
+
+class TestMlflowSinkOverHttp(SinkContract):
+    sink = MlflowSink
+    secrets = ("hunter2",)
+
+    @pytest.fixture
+    def options(self, tracking_server: MlflowServer) -> Any:
+        return Options(uri=tracking_server.uri, experiment="contract over http")
+
+    @pytest.fixture
+    def unreachable_options(self) -> Any:
+        return Options(uri="http://somebody:hunter2@127.0.0.1:1", timeout=2)
+
+    @pytest.fixture
+    def stored(self, tracking_server: MlflowServer) -> Callable[[str], Sequence[Point]]:
+        return lambda run_id: history(client_of(tracking_server), run_id)
+
+    @pytest.fixture
+    def stored_tags(self, tracking_server: MlflowServer) -> Callable[[str], Mapping[str, str]]:
+        return lambda run_id: client_of(tracking_server).get_run(run_id).data.tags
+
+
+def client_of(server: MlflowServer) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(server.uri)
+
+
+def history(client: Any, run_id: str) -> list[Point]:
+    return [
+        Point(key=key, value=row.value, timestamp_ms=row.timestamp, step=row.step)
+        for key in client.get_run(run_id).data.metrics
+        for row in client.get_metric_history(run_id, key)
+    ]
+
+
+@pytest.fixture
+def experiment() -> str:
+    return f"experiment-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def sink(tracking_server: MlflowServer, experiment: str) -> Sink:
+    return MlflowSink(Options(uri=tracking_server.uri, experiment=experiment))
+
+
+@pytest.fixture
+def client(tracking_server: MlflowServer) -> Any:
+    return client_of(tracking_server)
+
+
+# --- which run ---------------------------------------------------------------------------------------------
+
+
+def test_a_new_run_carries_its_name_and_the_tag_it_is_found_by(sink, client, experiment, tracking_server):
+    found = sink.find_run(samples.run(key="k1", name="night-run"))
+    run = client.get_run(found.id)
+    place = client.get_experiment_by_name(experiment).experiment_id
+    assert run.info.run_name == "night-run"
+    assert run.data.tags[TAG] == "k1"
+    assert found.url == f"{tracking_server.uri}/#/experiments/{place}/runs/{found.id}"
+
+
+def test_the_address_of_a_run_shows_no_password(tracking_server, experiment):
+    uri = tracking_server.uri.replace("http://", "http://somebody:hunter2@") + "/"
+    sink = MlflowSink(Options(uri=uri, experiment=experiment))
+    found = sink.find_run(samples.run())
+    assert found.url is not None
+    assert found.url.startswith(f"{tracking_server.uri}/#/experiments/")
+    assert sink.ping().endswith(f"at {tracking_server.uri}")
+
+
+def test_the_training_jobs_own_run_is_used_and_left_as_it_was(sink, client, experiment):
+    place = client.create_experiment(experiment)
+    training = client.create_run(place, run_name="night-run")
+    before = client.get_run(training.info.run_id)
+    found = sink.find_run(samples.run(name="night-run"))
+    assert found.id == training.info.run_id
+    sink.write(found.id, samples.points(3), {"metricwatch.step": "3000"})
+    after = client.get_run(found.id)
+    assert (after.info.status, after.info.end_time) == ("RUNNING", None)
+    assert dict(after.data.tags) == {**before.data.tags, "metricwatch.step": "3000"}
+
+
+def test_of_several_runs_of_that_name_the_newest_running_one_is_used(sink, client, experiment):
+    place = client.create_experiment(experiment)
+    oldest, running, finished, deleted = (
+        client.create_run(place, run_name="night-run", start_time=1_700_000_000_000 + index).info.run_id
+        for index in range(4)
+    )
+    client.set_terminated(finished)
+    client.delete_run(deleted)
+    assert sink.find_run(samples.run(name="night-run")).id == running
+    client.set_terminated(running)
+    client.set_terminated(oldest)
+    assert sink.find_run(samples.run(name="night-run")).id == finished
+
+
+def test_a_run_made_for_another_job_of_the_same_name_is_not_used(sink):
+    first = sink.find_run(samples.run(key="a", name="night-run"))
+    second = sink.find_run(samples.run(key="b", name="night-run"))
+    assert first.id != second.id
+
+
+def test_a_deleted_run_is_named_as_such(sink, client):
+    found = sink.find_run(samples.run())
+    client.delete_run(found.id)
+    with pytest.raises(PermanentError, match=f"{found.id}.*deleted.*mlflow runs restore"):
+        sink.find_run(samples.run(id=found.id))
+
+
+def test_a_deleted_experiment_is_named_as_such(sink, client, experiment):
+    client.delete_experiment(client.create_experiment(experiment))
+    with pytest.raises(PermanentError, match=f"{experiment}.*deleted.*mlflow experiments restore"):
+        sink.find_run(samples.run())
+
+
+def test_sinks_that_start_together_share_one_experiment_and_one_run(tracking_server, experiment, client):
+    sinks = [MlflowSink(Options(uri=tracking_server.uri, experiment=experiment)) for _ in range(4)]
+    together = threading.Barrier(len(sinks))
+
+    def find(sink: Sink) -> None:
+        together.wait()
+        sink.find_run(samples.run())
+
+    threads = [threading.Thread(target=find, args=(sink,)) for sink in sinks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(client.search_experiments(filter_string=f"name = '{experiment}'")) == 1
+    assert len({sink.find_run(samples.run()).id for sink in sinks}) == 1
+
+
+# --- answers that get lost ---------------------------------------------------------------------------------
+
+
+def test_a_run_whose_creation_was_not_answered_is_found_not_made_again(tracking_server, experiment, client):
+    place = client.create_experiment(experiment)
+    with lossy_proxy(tracking_server.uri) as proxy:
+        sink = MlflowSink(Options(uri=proxy.uri, experiment=experiment))
+        proxy.lose.append("/runs/create")
+        with pytest.raises(TemporaryError):
+            sink.find_run(samples.run())
+        found = sink.find_run(samples.run())
+        assert proxy.seen.count("/api/2.0/mlflow/runs/create") == 1
+    assert [run.info.run_id for run in client.search_runs([place])] == [found.id]
+
+
+def test_points_whose_writing_was_not_answered_are_there_once(tracking_server, experiment, client):
+    sent = samples.points(1500)
+    with lossy_proxy(tracking_server.uri) as proxy:
+        sink = MlflowSink(Options(uri=proxy.uri, experiment=experiment))
+        found = sink.find_run(samples.run())
+        for _ in range(2):
+            proxy.lose.append("/runs/log-batch")
+            with pytest.raises(TemporaryError):
+                sink.write(found.id, sent, {})
+        sink.write(found.id, sent, {})
+        assert proxy.seen.count("/api/2.0/mlflow/runs/log-batch") == 4  # lost, lost, then both halves
+    rows = history(client, found.id)
+    assert len(rows) == 1500
+    assert set(rows) == set(sent)
+
+
+# --- the server's limits -----------------------------------------------------------------------------------
+
+
+def test_hundreds_of_long_tags_and_points_fit_into_several_requests(sink, client):
+    found = sink.find_run(samples.run())
+    tags = {f"metricwatch.{index}": "画" * 9000 for index in range(120)}
+    sink.write(found.id, samples.points(1200, key="quality/" + "k" * 240), tags)
+    kept = client.get_run(found.id).data.tags
+    assert {len(kept[name]) for name in tags} == {8000}
+    assert len(history(client, found.id)) == 1200
+
+
+def test_a_key_that_mlflow_refuses_is_a_permanent_error(sink):
+    found = sink.find_run(samples.run())
+    with pytest.raises(PermanentError, match="Invalid value"):
+        sink.write(found.id, samples.points(1, key="a/../b"), {})
+
+
+def test_a_finished_run_still_takes_points(sink, client):
+    found = sink.find_run(samples.run())
+    client.set_terminated(found.id)
+    sink.write(found.id, samples.points(2), {})
+    assert len(history(client, found.id)) == 2
+    assert client.get_run(found.id).info.status == "FINISHED"
+
+
+def test_the_sign_of_life_names_version_and_address(sink, tracking_server):
+    from mlflow.version import VERSION
+
+    assert sink.ping() == f"MLflow {VERSION} at {tracking_server.uri}"
+
+
+# --- servers that misbehave --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected", "said"),
+    [
+        (429, "slow down", TemporaryError, "HTTP 429"),
+        (500, "oops", TemporaryError, "HTTP 500"),
+        (502, "<html>bad gateway</html>", TemporaryError, "HTTP 502"),
+        (503, "", TemporaryError, "HTTP 503"),
+        (408, "", TemporaryError, "HTTP 408"),
+        (400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "no such column"}, PermanentError, "no such column"),
+        (404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "gone"}, PermanentError, "gone"),
+        (404, "<html>not an MLflow server</html>", TemporaryError, "404"),
+        (413, "<html>too large</html>", PermanentError, "413"),
+        (401, "who are you", TemporaryError, "MLFLOW_TRACKING_USERNAME"),
+        (403, {"error_code": "PERMISSION_DENIED", "message": "not yours"}, TemporaryError, "MLFLOW_TRACKING_TOKEN"),
+        (200, "<html>please log in</html>", TemporaryError, "please log in"),
+    ],
+)
+def test_the_servers_answer_decides_whether_a_repeat_may_help(httpserver: HTTPServer, status, body, expected, said):
+    text = json.dumps(body) if isinstance(body, dict) else body
+    httpserver.expect_request("/api/2.0/mlflow/runs/log-batch").respond_with_data(text, status=status)
+    uri = httpserver.url_for("").replace("http://", "http://somebody:hunter2@")
+    sink = MlflowSink(Options(uri=uri, timeout=2))
+    with pytest.raises((TemporaryError, PermanentError)) as raised:
+        sink.write(uuid.uuid4().hex, samples.points(1), {})
+    assert type(raised.value) is expected
+    message = str(raised.value)
+    assert said in message
+    assert httpserver.url_for("").rstrip("/") in message
+    assert "hunter2" not in message
+    assert len(message) < 600
+    assert len(httpserver.log) == 1, "the outbox repeats, not the client"
+
+
+def test_a_server_that_does_not_answer_is_given_up_in_time(httpserver: HTTPServer):
+    with rude_server(silent_for=30) as port:
+        sink = MlflowSink(Options(uri=f"http://127.0.0.1:{port}", timeout=1))
+        start = time.monotonic()
+        with pytest.raises(TemporaryError, match="no answer within 1 s"):
+            sink.ping()
+        assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"])
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_connection_that_breaks_is_a_temporary_error(answer: bytes, reset: bool):
+    with rude_server(answer, reset=reset) as port:
+        sink = MlflowSink(Options(uri=f"http://127.0.0.1:{port}", timeout=2))
+        with pytest.raises(TemporaryError, match="connection lost"):
+            sink.write(uuid.uuid4().hex, samples.points(1), {})
+
+
+@pytest.mark.parametrize("uri", ["htp://127.0.0.1", "http://127.0.0.1:port"])
+def test_an_address_that_cannot_be_one_is_a_permanent_error(uri: str):
+    with pytest.raises(PermanentError, match="not an address"):
+        MlflowSink(Options(uri=uri)).ping()
+
+
+# --- what it costs -----------------------------------------------------------------------------------------
+
+
+def test_importing_the_built_in_plugins_is_cheap():
+    code = (
+        "import sys; from metricwatch import catalog; catalog.load_sink('mlflow');"
+        " [catalog.load_notifier(n) for n in ('slack', 'email')];"
+        " print([m for m in ('mlflow', 'requests', 'slack_sdk', 'pandas', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_writing_leaves_no_thread_behind(sink):
+    before = threading.active_count()
+    found = sink.find_run(samples.run())
+    sink.write(found.id, samples.points(3), {})
+    assert threading.active_count() == before
