@@ -71,6 +71,7 @@ class Watcher:
         self._hints = hints
         self._clock = clock
         self._sources: list[_Source] = []
+        self._settled = False
 
     def start(self) -> None:
         """Register the runs and read what is recorded already."""
@@ -82,7 +83,10 @@ class Watcher:
     def tick(self) -> int:
         """Look where something happened or is settling; returns how many snapshots were recorded."""
         hints = self._hints.take()
-        return sum(self._tick(source, hints) for source in self._sources)
+        recorded = sum(self._tick(source, hints) for source in self._sources)
+        # Told only now: before, another thread could see a step as settled whose job is not queued yet.
+        self._settled = all(source.scanned and not source.settling.waiting() for source in self._sources)
+        return recorded
 
     def rescan(self) -> None:
         """Make the next tick look at everything, whatever the events said."""
@@ -90,8 +94,8 @@ class Watcher:
             source.next_rescan = 0.0
 
     def settled(self) -> bool:
-        """True when everything on disk has been looked at and nothing is still settling."""
-        return all(source.scanned and not source.settling.waiting() for source in self._sources)
+        """True when, at the last tick, everything on disk had been looked at and what was settled was queued."""
+        return self._settled
 
     def settling(self) -> int:
         """How many steps have been seen and are not settled yet."""

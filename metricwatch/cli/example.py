@@ -1,0 +1,144 @@
+"""The commented metricwatch.yaml that init writes.
+
+Prose comments begin with "# " and a word; settings that are switched off begin with "#" and the exact indentation
+they need, so that removing the one character switches them on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What differs from one example to the next. run is a key and its value: ("name", "night-run")."""
+
+    run: tuple[str, str]
+    samples: str
+    tracking_uri: str
+    metrics: tuple[str, ...]
+    reference: str | None = None
+    content: str | None = None
+
+
+def render(choices: Choices) -> str:
+    """The file's whole text, ready to be read by load_config."""
+    run_key, run_value = choices.run
+    first = choices.metrics[0]
+    if choices.reference is None:
+        reference = (
+            "#reference: data/real          # <- set this: without it fid and its kin have nothing to compare with"
+        )
+    else:
+        reference = f"reference: {_quote(choices.reference)}"
+    pairs = "#" if choices.content is None else ""
+    return f"""\
+# metricwatch.yaml: what to watch, what to compute, whom to tell.
+# Check it with `metricwatch check`, start with `metricwatch run`.
+#
+# Relative paths count from this file's folder. ${{NAME}} and ${{NAME:-default}} stand for environment variables in
+# any text ($${{ is a plain one). Any setting can be overridden from outside, with __ between the keys:
+#   METRICWATCH_WORKER__DEVICE=cpu   METRICWATCH_WATCH__0__EVERY=500   METRICWATCH_METRICS='[ssim]'
+
+# The daemon's own records: what was scored, sent and said. Keep it between restarts.
+state: ./metricwatch-state
+
+# Where the curves go. Default of uri: MLFLOW_TRACKING_URI.
+tracking:
+  uri: {_quote(choices.tracking_uri)}       # or http://mlflow.example.org:5000
+  experiment: Default             # the experiment of runs that are known by name
+  prefix: quality                 # curves are called quality/{first}, ...
+
+# One entry for each training job.
+watch:
+    # The MLflow run that gets the curves, as exactly one of: name; id; id_file, a file the job writes its run id to.
+    # Default: the run in MLFLOW_RUN_ID.
+  - run:
+      {run_key}: {_quote(run_value)}
+      #total_steps: 200000
+
+    # Each match is a folder of one step's images, or one image. The number after "step" or "iter" in its name is the
+    # step; without such a word it is a folder's last number, an image's first.
+    samples: {_quote(choices.samples)}
+    # Where that guess is wrong: a regular expression with a group named step.
+    #step_pattern: "step_(?P<step>[0-9]+)"
+
+    # What the samples should look like: a folder of images, or an .npz with mu and sigma.
+    {reference}
+
+    # Partners of the samples with the same file stem, for metrics such as ssim.
+    {pairs}pairs:
+    {pairs}  content: {_quote(choices.content or "data/content")}
+    #  style: data/style
+
+    # Only steps that are multiples of it. Default: every step.
+    #every: 1000
+
+    # A step is complete when one of these files lies in its folder, or when nothing in it changed for `settle`.
+    #markers: [.done, _SUCCESS]
+    #settle: 5s
+    # How often to look, beside the file system's own notifications.
+    #rescan: 10s
+
+# What to compute. `metricwatch plugins list` shows all that is installed: fid, fd_efficientnet_lite0, ssim, ...
+# Metrics that compare with a reference need `reference` above, those that compare pairs need `pairs`.
+metrics: [{", ".join(choices.metrics)}]
+
+# A copy of a network's weights, where the one its library downloads is not wanted.
+#extractors:
+#  inception-v3:
+#    weights: /models/pt_inception-2015-12-05-6726825d.pth
+
+# When to raise the alarm: over `across` evaluations in a row, the metric moved by more than `moves`.
+# mode: range (highest - lowest, the default), net (last - first) or each (every single step).
+# direction: any (default), worse or better. beyond_noise: 2 also wants more than two standard errors.
+# receivers: names from `notify` below. Default: all of them.
+rules:
+  - name: {first.replace("_", "-")}-moved
+    metric: {first}
+    moves: 10%
+    across: 5
+    #mode: range
+    #direction: any
+    #beyond_noise: 2
+    #receivers: [team]
+
+# Whom to tell. Secrets come from the environment or from files, never from here.
+# Try a receiver with `metricwatch notify test team`.
+#notify:
+#  team:
+#    use: slack
+#    webhook_url: "${{SLACK_WEBHOOK_URL}}"
+#  mail:
+#    use: email
+#    host: smtp.example.org
+#    port: 587
+#    starttls: true
+#    username: metricwatch
+#    password_file: /run/secrets/smtp
+#    from: metricwatch@example.org
+#    to: [ml-team@example.org]
+
+# The process that computes. It leaves after idle_exit without work, to give the GPU's memory back.
+#worker:
+#  device: auto                    # auto, cpu, cuda or cuda:1
+#  precision: exact                # float32 throughout
+#  engine: auto                    # auto or eager
+#  batch_size: 32
+#  max_pixels: 100000000           # images larger than this are skipped and named
+#  idle_exit: 10m
+#  recycle_after: 500              # evaluations, then a fresh process
+#  heartbeat_timeout: 60s          # silence after which it counts as hung
+#  threads: 4                      # CPU threads. Default: the library's choice
+
+# Health and the daemon's own metrics over HTTP. Default: no port, no server.
+#telemetry:
+#  host: 127.0.0.1
+#  port: 9464
+"""
+
+
+def _quote(text: str) -> str:
+    # JSON's quoting is YAML's double-quoted style.
+    return json.dumps(text, ensure_ascii=False)

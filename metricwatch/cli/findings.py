@@ -1,0 +1,118 @@
+"""What `metricwatch check` finds: one line for each thing it looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from metricwatch import catalog
+from metricwatch.api import Need
+from metricwatch.cli.folders import inspect_entry
+from metricwatch.cli.levels import Finding, error, ok, warning
+from metricwatch.cli.weights import find_weights
+from metricwatch.config import Config, WatchEntry
+from metricwatch.errors import MetricwatchError
+
+
+def inspect(config: Config, environ: Mapping[str, str], *, offline: bool) -> Iterator[Finding]:
+    """Look at everything a configuration names. Writes nothing that stays; offline, it opens no connection."""
+    yield _state(config.state)
+    for position, entry in enumerate(config.watch):
+        yield from inspect_entry(f"watch[{position}]", entry)
+    yield from _metrics(config, environ, offline=offline)
+    yield _tracking(config, offline=offline)
+    yield from _notifiers(config)
+
+
+def _state(folder: Path) -> Finding:
+    import tempfile
+
+    if folder.exists() and not folder.is_dir():
+        return error("state", f"{folder} is not a folder; name another one")
+    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    try:
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=".metricwatch-check-"):
+            pass
+    except OSError as problem:
+        return error(
+            "state", f"cannot write into {existing}: {problem.strerror}; change its owner or the setting state"
+        )
+    return ok("state", str(folder) if existing == folder else f"{folder} (will be created)")
+
+
+def _metrics(config: Config, environ: Mapping[str, str], *, offline: bool) -> Iterator[Finding]:
+    used: dict[str, None] = {}
+    for name in config.metrics:
+        try:
+            spec = catalog.load_metric(name).spec
+        except MetricwatchError as problem:
+            yield error(f"metrics: {name}", str(problem))
+            continue
+        used.update(dict.fromkeys(spec.extractors))
+        lacks = [
+            f"watch[{position}].{_SETTING[need]}"
+            for position, entry in enumerate(config.watch)
+            for need in sorted(spec.needs)
+            if not _provides(entry, need)
+        ]
+        if lacks:
+            yield warning(f"metrics: {name}", f"has nothing to compare with; set {' and '.join(lacks)}")
+        else:
+            yield ok(f"metrics: {name}", "has what it needs")
+    for extractor in used:
+        yield _weights(extractor, config, environ, offline=offline)
+    for extractor in config.extractors:
+        if extractor not in used:
+            hint = catalog.did_you_mean(extractor, used) if used else "none does"
+            yield warning(f"extractors: {extractor}", f"no configured metric uses it; {hint}")
+
+
+_SETTING: dict[Need, str] = {
+    "reference": "reference",
+    "content": "pairs.content",
+    "style": "pairs.style",
+    "prompt": "pairs.prompt",
+}
+
+
+def _provides(entry: WatchEntry, need: Need) -> bool:
+    if need == "reference":
+        return entry.reference is not None
+    return entry.pairs is not None and getattr(entry.pairs, need, None) is not None
+
+
+def _weights(extractor: str, config: Config, environ: Mapping[str, str], *, offline: bool) -> Finding:
+    item = f"extractors: {extractor}"
+    explicit = config.extractors[extractor].weights if extractor in config.extractors else None
+    found = find_weights(extractor, explicit, environ)
+    if found is None:
+        return ok(item, "brought by its plugin, not checked")
+    if found.present:
+        return ok(item, found.detail)
+    if found.downloadable and not offline:
+        return warning(item, f"will be downloaded on first use: {found.detail}")
+    return error(item, found.detail)
+
+
+def _tracking(config: Config, *, offline: bool) -> Finding:
+    from metricwatch.daemon import load_sink
+
+    try:
+        sink = load_sink(config)
+        try:
+            answer = f"{config.tracking.redacted_uri} (offline: not asked)" if offline else sink.ping()
+        finally:
+            sink.close()
+    except MetricwatchError as problem:
+        return error("tracking", str(problem))
+    return ok("tracking", answer)
+
+
+def _notifiers(config: Config) -> Iterator[Finding]:
+    for name, notifier in config.notify.items():
+        try:
+            catalog.load_notifier(notifier.use)(notifier.options).close()
+        except MetricwatchError as problem:
+            yield error(f"notify.{name}", str(problem))
+        else:
+            yield ok(f"notify.{name}", f"{notifier.use} is well-formed; try it with: metricwatch notify test {name}")

@@ -1,0 +1,170 @@
+"""metricwatch status: what the ledger knows, also while the daemon runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from metricwatch.config.schema import Config
+    from metricwatch.records import Alert, Run
+    from metricwatch.store.db import Database
+
+
+def command(
+    config: Annotated[Path | None, typer.Option("-c", "--config", help="The configuration file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Show runs, scores, alerts, backlog and failures."""
+    from metricwatch.cli import console
+    from metricwatch.config.loader import load_config
+    from metricwatch.store.db import Database
+
+    loaded = load_config(config)
+    db = Database.open_readonly(loaded.state)
+    try:
+        document = _document(loaded, db)
+    finally:
+        db.close()
+    if as_json:
+        console.print_json(document)
+    else:
+        _show(document)
+
+
+def _document(config: Config, db: Database) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from metricwatch.records import JobState
+    from metricwatch.store import lock
+    from metricwatch.store.alerts import Alerts, NotificationLog
+    from metricwatch.store.deliveries import Deliveries
+    from metricwatch.store.ledger import Ledger
+
+    ledger, deliveries = Ledger(db), Deliveries(db)
+    alerts, notifications = Alerts(db), NotificationLog(db)
+    return {
+        "daemon": lock.owner(config.state),
+        "state": str(config.state),
+        "jobs": dict(ledger.job_counts()),
+        "runs": [_run(config, db, run) for run in ledger.runs()],
+        "alerts": [_alert(alert) for run in ledger.runs() for alert in alerts.recent(run.key)],
+        "backlog": [
+            {"sink": item.sink, "run": item.run, "pending": item.pending, "reason": item.reason}
+            for item in deliveries.backlog()
+        ],
+        "rejected": [
+            {"run": run, "delivery": identity, "reason": reason} for run, identity, reason in deliveries.rejected()
+        ],
+        "problems": [asdict(job) for job in ledger.jobs(JobState.FAILED, JobState.QUARANTINED)],
+        "notifications": notifications.rows(),
+    }
+
+
+def _run(config: Config, db: Database, run: Run) -> dict[str, Any]:
+    from metricwatch.store.alerts import Alerts
+    from metricwatch.store.deliveries import Deliveries
+    from metricwatch.store.scores import Scores
+
+    scores, alerts = Scores(db), Alerts(db)
+    remote = Deliveries(db).remote_run(config.tracking.sink, run.key)
+    latest = []
+    for key in scores.keys(run.key):
+        point = scores.series(run.key, key)[-1]
+        score = point.score
+        latest.append(
+            {
+                "key": key,
+                "step": point.step,
+                "value": score.value,
+                "stderr": score.stderr,
+                "images": score.images,
+                "state": score.state.value,
+                "detail": score.detail,
+            }
+        )
+    rules = {
+        rule.name: {"state": state.state, "step": state.step, "note": state.note}
+        for rule in config.rules
+        if (state := alerts.latest_state(run.key, rule.name))
+    }
+    return {
+        "name": run.name,
+        "key": run.key,
+        "tracking_id": remote.id if remote else None,
+        "url": remote.url if remote else None,
+        "evaluations": scores.evaluations(run.key),
+        "latest": latest,
+        "rules": rules,
+        "skipped": [{"step": step, "path": path, "reason": reason} for step, path, reason in scores.skipped(run.key)],
+    }
+
+
+def _alert(alert: Alert) -> dict[str, Any]:
+    return {
+        "run": alert.run,
+        "rule": alert.rule,
+        "metric": alert.metric,
+        "state": alert.state.value,
+        "severity": alert.severity,
+        "direction": alert.direction,
+        "change": alert.change,
+        "fired_step": alert.fired_step,
+        "resolved_step": alert.resolved_step,
+        "reason": alert.reason,
+        "window": [{"step": point.step, "value": point.value, "stderr": point.stderr} for point in alert.window],
+    }
+
+
+def _show(document: dict[str, Any]) -> None:
+    from metricwatch.cli import console
+
+    screen = console.results()
+    screen.print(f"daemon: {document['daemon'] or 'not running'}   state: {document['state']}")
+    screen.print("jobs: " + ", ".join(f"{count} {state}" for state, count in document["jobs"].items() if count))
+    for run in document["runs"]:
+        where = run["url"] or run["tracking_id"] or "not known to the tracking server yet"
+        screen.print(f"\n{run['name']}: {run['evaluations']} evaluations, {where}")
+        if run["latest"]:
+            console.print_table(
+                ["metric", "step", "value", "± stderr", "images", "state"],
+                [_score_row(score) for score in run["latest"]],
+                console=screen,
+            )
+        for name, rule in run["rules"].items():
+            note = f" ({rule['note']})" if rule["note"] else ""
+            screen.print(f"rule {name}: {rule['state']} at step {rule['step']}{note}")
+        for item in run["skipped"]:
+            screen.print(f"skipped at step {item['step']}: {item['path']}: {item['reason']}")
+    for line in _events(document):
+        screen.print(line)
+
+
+def _events(document: dict[str, Any]) -> Iterator[str]:
+    """What has happened and what waits, a line each."""
+    for alert in document["alerts"]:
+        until = "" if alert["resolved_step"] is None else f" to {alert['resolved_step']}"
+        yield (
+            f"alert {alert['rule']}: {alert['state']} ({alert['severity']}), {alert['metric']} "
+            f"{alert['change']:+.1%}, step {alert['fired_step']}{until}"
+        )
+    for item in document["backlog"]:
+        reason = item["reason"] or "on their way"
+        yield f"backlog: {item['pending']} deliveries wait for {item['sink']}: {reason}"
+    for item in document["rejected"]:
+        yield f"rejected by the sink: {item['delivery']}: {item['reason']}"
+    for job in document["problems"]:
+        yield f"{job['state']}: step {job['step']} ({job['path']}): {job['reason']}"
+    for item in document["notifications"]:
+        if item["state"] != "sent":
+            yield f"notification {item['state']}: {item['rule']} to {item['notifier']}: {item['reason']}"
+
+
+def _score_row(score: dict[str, Any]) -> list[str]:
+    value = "-" if score["value"] is None else f"{score['value']:.4f}"
+    stderr = "-" if score["stderr"] is None else f"{score['stderr']:.4f}"
+    state = score["state"] if score["state"] == "ok" else f"{score['state']}: {score['detail']}"
+    return [score["key"], str(score["step"]), value, stderr, str(score["images"]), state]

@@ -1,0 +1,233 @@
+"""The App: wires the stages together and turns them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self
+
+import structlog
+
+from metricwatch import catalog
+from metricwatch.alerts.stage import AlertDispatcher
+from metricwatch.api import Notifier, Sink
+from metricwatch.clock import Clock, SystemClock
+from metricwatch.config.options import bind_options
+from metricwatch.config.schema import Config
+from metricwatch.errors import MetricwatchError, WorkerError
+from metricwatch.export.stage import Exporter
+from metricwatch.lanes import Lanes
+from metricwatch.protocol import Configure
+from metricwatch.rules.stage import Rules
+from metricwatch.store.alerts import NotificationLog
+from metricwatch.store.db import Database
+from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.ledger import Ledger
+from metricwatch.store.lock import DaemonLock
+from metricwatch.supervisor.process import WorkerProcess
+from metricwatch.supervisor.stage import Policy, Progress, Supervisor
+from metricwatch.telemetry import Health, HealthServer
+from metricwatch.watch.events import EventHints
+from metricwatch.watch.stage import Watcher
+
+log = structlog.get_logger(__name__)
+
+# The stages look at the clock this often; events and the worker's messages wake them at once.
+_PERIOD_SECONDS = 0.5
+_MOST_FAILED_STARTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """How `run --once` ended. undelivered and unsent are kept in the ledger for the next run."""
+
+    done: int
+    failed: int
+    undelivered: int
+    unsent: int
+    stopped: bool
+
+
+class App:
+    """One daemon: its ledger, stages and plugins. A context manager: leaving it gives everything back."""
+
+    def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
+        """Take the ledger's lock and build the stages. Raises LockedError, LedgerError, ConfigError, PluginError."""
+        self.config = config
+        self._clock = clock or SystemClock()
+        self._stop = threading.Event()
+        self._lanes: Lanes | None = None
+        self._closers: list[Callable[[], None]] = []
+        try:
+            self._build(config)
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, config: Config) -> None:
+        self._closers.append(DaemonLock(config.state).release)
+        self.db = Database.open(config.state)
+        self._closers.append(self.db.close)
+        runs = list({entry.target.key: entry.target for entry in config.watch}.values())
+        sinks = {config.tracking.sink: load_sink(config)}
+        notifiers = load_notifiers(config)
+        self._closers.extend(sink.close for sink in sinks.values())
+        self._closers.extend(notifier.close for notifier in notifiers.values())
+        self.watcher = Watcher(self.db, config.watch, EventHints(self.wake), self._clock)
+        self._closers.append(self.watcher.close)
+        self.supervisor = Supervisor(
+            self.db,
+            entries=config.watch,
+            metrics=config.metrics,
+            prefix=config.tracking.prefix,
+            sinks=tuple(sinks),
+            spawn=lambda: spawn_worker(config, wake=self.wake),
+            policy=Policy(
+                heartbeat_timeout=config.worker.heartbeat_timeout,
+                idle_exit=config.worker.idle_exit,
+                recycle_after=config.worker.recycle_after,
+            ),
+            clock=self._clock,
+        )
+        self._closers.append(self.supervisor.close)
+        self.rules = Rules(self.db, config.rules, runs, tuple(sinks), self._clock)
+        self.exporter = Exporter(self.db, runs, sinks, self._clock)
+        self.alerts = AlertDispatcher(
+            self.db, config.rules, runs, notifiers, sink=config.tracking.sink, clock=self._clock
+        )
+        if config.telemetry.port is not None:
+            health = Health(self.db, self._turning)
+            server = HealthServer(config.telemetry.host, config.telemetry.port, health)
+            self._closers.append(server.close)
+            log.info("telemetry.listening", host=config.telemetry.host, port=server.port)
+        for stage in (self.watcher, self.supervisor, self.rules, self.alerts):
+            stage.start()
+
+    # --- turning -------------------------------------------------------------------------------------------
+
+    def tick(self) -> int:
+        """One turn of every stage, in order; returns the work done."""
+        stages = (self.watcher, self.supervisor, self.rules, self.exporter, self.alerts)
+        return sum(stage.tick() for stage in stages)
+
+    def run(self) -> None:
+        """Turn until stop() is called. Raises what a stage could not handle."""
+        with self._turn():
+            log.info("daemon.started", state=str(self.config.state), watching=len(self.config.watch))
+            self._stop.wait()
+        log.info("daemon.stopped")
+
+    def run_once(
+        self, *, drain: timedelta, progress: Callable[[Progress | None, int, int], None] = lambda *_: None
+    ) -> Once:
+        """Score everything that is on disk, then deliver for at most `drain`; returns how far that came.
+
+        progress is called often, with what the worker does, the jobs finished so far and all jobs known.
+        """
+        jobs, deliveries, notifications = Ledger(self.db), Deliveries(self.db), NotificationLog(self.db)
+        before = jobs.job_counts()
+        with self._turn():
+            while not self._stop.is_set() and not self._all_scored(jobs):
+                counts = jobs.job_counts()
+                finished = sum(counts[state] - before[state] for state in ("done", "failed", "quarantined"))
+                progress(self.supervisor.progress, finished, finished + jobs.unfinished() + self.watcher.settling())
+                self._stop.wait(0.1)
+            deadline = time.monotonic() + drain.total_seconds()
+            while not self._stop.is_set() and time.monotonic() < deadline:
+                if not (deliveries.pending() or notifications.pending() or notifications.unannounced()):
+                    break
+                self._stop.wait(0.1)
+            stopped = self._stop.is_set()
+        after = jobs.job_counts()
+        return Once(
+            done=after["done"] - before["done"],
+            failed=sum(after[state] - before[state] for state in ("failed", "quarantined")),
+            undelivered=deliveries.pending(),
+            unsent=notifications.pending(),
+            stopped=stopped,
+        )
+
+    def stop(self) -> None:
+        """Ask run() to return. Safe to call from a signal handler and from any thread."""
+        self._stop.set()
+
+    def wake(self) -> None:
+        """Something happened: turn now."""
+        if self._lanes is not None:
+            self._lanes.wake()
+
+    def close(self) -> None:
+        """Stop the worker and give lock, ledger and connections back. A second call does nothing."""
+        self._stop.set()
+        while self._closers:
+            try:
+                self._closers.pop()()
+            except MetricwatchError as error:
+                log.warning("close.failed", reason=str(error))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _turn(self) -> Lanes:
+        # Three lanes: a tracking server that hangs must delay neither scoring nor the alarm.
+        self._lanes = Lanes(
+            {
+                "score": (self.watcher.tick, self.supervisor.tick, self.rules.tick),
+                "export": (self.exporter.tick,),
+                "alerts": (self.alerts.tick,),
+            },
+            period=_PERIOD_SECONDS,
+            stop=self._stop,
+        )
+        return self._lanes
+
+    def _turning(self) -> bool:
+        return self._lanes is None or self._lanes.turning()
+
+    def _all_scored(self, jobs: Ledger) -> bool:
+        if self.supervisor.failed_starts >= _MOST_FAILED_STARTS:
+            raise WorkerError(f"the worker does not start: {self.supervisor.last_error}")
+        return self.watcher.settled() and not jobs.unfinished() and not self.rules.behind()
+
+
+def load_sink(config: Config) -> Sink:
+    """The configured sink, not yet connected."""
+    cls = catalog.load_sink(config.tracking.sink)
+    tracking = config.tracking
+    options = {"uri": tracking.uri, "experiment": tracking.experiment, "prefix": tracking.prefix}
+    return cls(bind_options(cls.Options, options, f"{config.file.name}: tracking"))
+
+
+def load_notifiers(config: Config) -> dict[str, Notifier]:
+    """The configured receivers by name, not yet connected."""
+    return {name: catalog.load_notifier(item.use)(item.options) for name, item in config.notify.items()}
+
+
+def worker_settings(config: Config) -> Configure:
+    """What a worker is told at its start."""
+    return Configure(
+        device=config.worker.device,
+        precision=config.worker.precision,
+        engine=config.worker.engine,
+        cache=str(config.state),
+        weights={name: str(item.weights) for name, item in config.extractors.items() if item.weights},
+        batch_size=config.worker.batch_size,
+        max_pixels=config.worker.max_pixels,
+    )
+
+
+def spawn_worker(config: Config, *, wake: Callable[[], None]) -> WorkerProcess:
+    """Start a worker process for this configuration."""
+    threads = config.worker.threads
+    return WorkerProcess(
+        worker_settings(config),
+        log_file=config.state / "worker.log",
+        environ={"OMP_NUM_THREADS": str(threads)} if threads else {},
+        wake=wake,
+    )

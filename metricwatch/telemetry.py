@@ -1,0 +1,119 @@
+"""The daemon's own health: counters read from the ledger, served on loopback when a port is configured."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from metricwatch.errors import ConfigError, LedgerError
+from metricwatch.store.alerts import Alerts, NotificationLog
+from metricwatch.store.db import Database
+from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.ledger import Ledger
+
+
+class Health:
+    """What the ledger says of the daemon's work. Reads only; every call sees one moment of each table."""
+
+    def __init__(self, db: Database, alive: Callable[[], bool] = lambda: True) -> None:
+        self._ledger = Ledger(db)
+        self._deliveries = Deliveries(db)
+        self._alerts = Alerts(db)
+        self._notifications = NotificationLog(db)
+        self._alive = alive
+
+    def healthy(self) -> bool:
+        """True while the daemon's loops turn."""
+        return self._alive()
+
+    def document(self) -> dict[str, Any]:
+        """Counts by name; backlog lists what waits for a sink, with what the sink last said."""
+        return {
+            "jobs": dict(self._ledger.job_counts()),
+            "backlog": [
+                {"sink": item.sink, "run": item.run, "pending": item.pending, "reason": item.reason}
+                for item in self._deliveries.backlog()
+            ],
+            "alerts_firing": len(self._alerts.firing()),
+            "notifications_pending": self._notifications.pending(),
+        }
+
+    def collect(self) -> Iterable[Metric]:
+        """The same counts for Prometheus."""
+        document = self.document()
+        jobs = GaugeMetricFamily("metricwatch_jobs", "Evaluation jobs by state.", labels=["state"])
+        for state, count in document["jobs"].items():
+            jobs.add_metric([state], count)
+        yield jobs
+        backlog = GaugeMetricFamily("metricwatch_deliveries_pending", "Deliveries waiting for a sink.", labels=["sink"])
+        waiting: dict[str, int] = {}
+        for item in document["backlog"]:
+            waiting[item["sink"]] = waiting.get(item["sink"], 0) + item["pending"]
+        for sink, count in waiting.items():
+            backlog.add_metric([sink], count)
+        yield backlog
+        yield GaugeMetricFamily("metricwatch_alerts_firing", "Alerts firing now.", value=document["alerts_firing"])
+        yield GaugeMetricFamily(
+            "metricwatch_notifications_pending",
+            "Messages waiting to be sent.",
+            value=document["notifications_pending"],
+        )
+
+
+class HealthServer:
+    """Answers /-/healthy and /metrics from its own thread. Raises ConfigError when the port is taken."""
+
+    def __init__(self, host: str, port: int, health: Health) -> None:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(health)
+        try:
+            self._server = ThreadingHTTPServer((host, port), _handler(health, registry))
+        except OSError as error:
+            raise ConfigError(
+                f"telemetry: cannot listen on {host}:{port}: {error.strerror}; "
+                "is another daemon running? name a free port with `telemetry: {port: ...}`"
+            ) from error
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, name="telemetry", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=5)
+
+
+def _handler(health: Health, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            try:
+                if self.path == "/-/healthy":
+                    healthy = health.healthy()
+                    body = json.dumps({"healthy": healthy, **health.document()}).encode()
+                    status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+                    self._answer(status, "application/json", body)
+                elif self.path == "/metrics":
+                    self._answer(HTTPStatus.OK, "text/plain; version=0.0.4", generate_latest(registry))
+                else:
+                    self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"try /-/healthy or /metrics\n")
+            except LedgerError as error:
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{error}\n".encode())
+
+        def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
+            """Scrapes every few seconds are not worth a line."""
+
+    return Handler

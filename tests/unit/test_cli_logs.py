@@ -1,0 +1,94 @@
+"""Log lines: one form for ours and for the libraries', no secret in any."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+
+import pytest
+import structlog
+
+from metricwatch.api import Secret
+from metricwatch.cli.logs import LogFormat, set_up
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _restore():
+    root = logging.getLogger()
+    ours = logging.getLogger("metricwatch")
+    kept = (root.handlers, root.level, ours.level)
+    yield
+    root.handlers = kept[0]
+    root.setLevel(kept[1])
+    ours.setLevel(kept[2])
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[str]:
+    return stream.getvalue().splitlines()
+
+
+def test_without_a_terminal_lines_are_key_value_pairs_without_colour():
+    stream = io.StringIO()
+    set_up(stream=stream)
+    structlog.get_logger("metricwatch.watch").info("snapshot.settled", step=7, path="a b", whole=True)
+    (line,) = lines(stream)
+    assert line.endswith('level=info event=snapshot.settled logger=metricwatch.watch step=7 path="a b" whole=true')
+    assert line.startswith("time=20")
+
+
+def test_json_lines_are_documents():
+    stream = io.StringIO()
+    set_up(LogFormat.JSON, stream=stream)
+    structlog.get_logger("metricwatch.watch").info("snapshot.settled", step=7, key=Secret("hunter2"))
+    document = json.loads(stream.getvalue())
+    assert (document["event"], document["level"], document["step"]) == ("snapshot.settled", "info", 7)
+    assert document["key"] == "******"
+
+
+def test_a_terminal_gets_colours():
+    stream = Terminal()
+    set_up(stream=stream)
+    structlog.get_logger("metricwatch.watch").info("snapshot.settled")
+    assert "\x1b[" in stream.getvalue()
+
+
+def test_libraries_speak_in_the_same_form_from_warnings_on():
+    stream = io.StringIO()
+    set_up(stream=stream)
+    logging.getLogger("mlflow").info("chatter")
+    logging.getLogger("mlflow").warning("slow: %s", "yes")
+    (line,) = lines(stream)
+    assert line.endswith('level=warning event="slow: yes" logger=mlflow')
+
+
+def test_debug_lets_more_through():
+    stream = io.StringIO()
+    set_up(stream=stream)
+    structlog.get_logger("metricwatch.watch").debug("scan")
+    assert lines(stream) == []
+    set_up(debug=True, stream=stream)
+    structlog.get_logger("metricwatch.watch").debug("scan")
+    assert len(lines(stream)) == 1
+
+
+@pytest.mark.parametrize("log_format", list(LogFormat))
+def test_a_logged_traceback_does_not_show_local_variables(log_format):
+    stream = Terminal()
+    set_up(log_format, stream=stream)
+
+    def connect(password: str) -> None:
+        raise RuntimeError("gone")
+
+    try:
+        connect("hunter" + str(2))
+    except RuntimeError:
+        structlog.get_logger("metricwatch.watch").exception("watch.failed")
+    assert "RuntimeError: gone" in stream.getvalue()
+    assert "hunter2" not in stream.getvalue()
