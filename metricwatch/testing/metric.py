@@ -190,8 +190,14 @@ class MetricContract:
         for value in expected:
             other = by_key[value.key]
             assert (value.state, value.images) == (other.state, other.images)
-            assert other.value == pytest.approx(value.value, rel=self.tolerance, abs=1e-12)
-            assert other.stderr == pytest.approx(value.stderr, rel=1e-6, abs=1e-12)
+            if value.value is None:
+                assert other.value is None
+            else:
+                assert other.value == pytest.approx(value.value, rel=self.tolerance, abs=1e-12)
+            if value.stderr is None:
+                assert other.stderr is None
+            else:
+                assert other.stderr == pytest.approx(value.stderr, rel=1e-6, abs=1e-12)
 
 
 def rows(batch: Batch, index: Sequence[int]) -> Batch:

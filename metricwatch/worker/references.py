@@ -1,0 +1,211 @@
+"""Reference statistics: computed once from images or taken from an .npz, and never reused for other content."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+
+import numpy as np
+
+from metricwatch import __version__
+from metricwatch.api import Arrays, Metric
+from metricwatch.errors import InputError, TemporaryError
+from metricwatch.worker.images import decode_threads
+from metricwatch.worker.loading import Extractor
+from metricwatch.worker.log import LogLine
+from metricwatch.worker.pipeline import Item, Pipeline
+from metricwatch.worker.progress import Progress
+from metricwatch.worker.reference_cache import ReferenceCache
+from metricwatch.worker.reference_source import Source, look
+from metricwatch.worker.samples import stem
+
+_BIG = 1000
+_BIG_INTERVAL_SECONDS = 30.0
+# A file written twice within the clock's tick keeps its size and mtime: so young a listing proves nothing.
+_SETTLED_NS = 2_000_000_000
+_KEPT_IN_MEMORY = 8
+_LOGGED = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A metric that needs reference statistics, and the extractors (loaded) that it reads."""
+
+    name: str
+    metric: type[Metric]
+    extractors: tuple[Extractor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Statistics as the metric made them. digest is of the content they came from, 16 hex digits."""
+
+    arrays: Arrays
+    digest: str
+
+
+class References:
+    """Statistics by content: of the images (or file), the extractors' weights, the protocol and the precision.
+
+    Each get() looks at the disk again, big directories (over 1000 files) every 30 seconds at most, so a reference
+    that was changed is noticed and computed anew. All metrics that need computing share one pass over the images.
+    """
+
+    def __init__(
+        self,
+        cache: ReferenceCache,
+        pipeline: Pipeline,
+        *,
+        precision: str,
+        log: LogLine,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cache = cache
+        self._pipeline = pipeline
+        self._precision = precision
+        self._log = log
+        self._clock = clock
+        self._looked: dict[str, tuple[float, Source]] = {}
+        self._digests: dict[str, str] = {}
+        self._kept: OrderedDict[str, Arrays] = OrderedDict()
+
+    def get(self, path: str, wanted: list[Wanted], progress: Progress) -> dict[str, Reference | Exception]:
+        """For each wanted metric, by name, its statistics or the error that stood in their way.
+
+        Raises InputError when the reference as a whole cannot be used, TemporaryError when it changed meanwhile.
+        """
+        source = self._look(path)
+        digest = self._content_digest(source, progress)
+        keys = {item.name: self._key(digest, item) for item in wanted}
+        results: dict[str, Reference | Exception] = {}
+        missing = []
+        for item in wanted:
+            arrays = self._kept.get(keys[item.name]) or self._cache.load(keys[item.name])
+            if arrays is None:
+                missing.append(item)
+            else:
+                self._keep(keys[item.name], arrays)
+                results[item.name] = Reference(arrays=arrays, digest=digest)
+        if missing:
+            make = self._from_file if source.is_file else self._from_images
+            made = make(source, missing, progress)
+            if look(path).fingerprint != source.fingerprint:
+                self._looked.pop(path, None)
+                raise TemporaryError(f"the reference {path} changed while it was being read")
+            for name, outcome in made.items():
+                if isinstance(outcome, Exception):
+                    results[name] = outcome
+                    continue
+                self._cache.save(keys[name], outcome)
+                self._keep(keys[name], outcome)
+                results[name] = Reference(arrays=outcome, digest=digest)
+        return results
+
+    def _look(self, path: str) -> Source:
+        when, source = self._looked.get(path, (0.0, None))
+        now = self._clock()
+        if source is None or len(source.files) <= _BIG or now - when >= _BIG_INTERVAL_SECONDS:
+            source = look(path)
+            self._looked[path] = (now, source)
+        return source
+
+    def _content_digest(self, source: Source, progress: Progress) -> str:
+        """SHA-256 over the files' own digests, 16 hex digits: the same images elsewhere are the same reference."""
+        known = self._digests.get(source.identity) or self._cache.digest_of(source.identity)
+        if known is None:
+            progress.phase("hashing the reference", len(source.files))
+            whole = sha256()
+            with ThreadPoolExecutor(decode_threads(), thread_name_prefix="hash") as pool:
+                each = []
+                for value in pool.map(_file_digest, source.paths()):
+                    each.append(value)
+                    progress.advance(1)
+            for value in sorted(each):
+                whole.update(value)
+            known = whole.hexdigest()[:16]
+            if time.time_ns() - source.newest_ns < _SETTLED_NS:
+                return known
+            self._cache.remember_digest(source.identity, known)
+        self._digests[source.identity] = known
+        return known
+
+    def _key(self, digest: str, wanted: Wanted) -> str:
+        parts = [digest, wanted.name, wanted.metric.spec.protocol, self._precision, __version__]
+        parts += [f"{extractor.name}={extractor.digest}" for extractor in wanted.extractors]
+        return f"{wanted.name}-{sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
+
+    def _keep(self, key: str, arrays: Arrays) -> None:
+        self._kept[key] = arrays
+        self._kept.move_to_end(key)
+        while len(self._kept) > _KEPT_IN_MEMORY:
+            self._kept.popitem(last=False)
+
+    def _from_file(self, source: Source, wanted: list[Wanted], progress: Progress) -> dict[str, Arrays | Exception]:
+        progress.phase("reading reference statistics")
+        try:
+            with open(source.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except Exception as error:  # zipfile, zlib and numpy raise what they like on damaged files
+            raise InputError(f"the reference {source.path} is not a readable .npz file: {error}") from error
+        made: dict[str, Arrays | Exception] = {}
+        for item in wanted:
+            try:
+                made[item.name] = item.metric.complete_statistics(arrays)
+            except InputError as error:
+                made[item.name] = InputError(f"reference {source.path}: {error}")
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                made[item.name] = error
+        return made
+
+    def _from_images(self, source: Source, wanted: list[Wanted], progress: Progress) -> dict[str, Arrays | Exception]:
+        progress.phase("reading the reference", len(source.files))
+        skipped: list[tuple[str, str]] = []
+        extractors = {extractor.name: extractor for item in wanted for extractor in item.extractors}
+        metrics = {item.name: item.metric() for item in wanted}
+        made: dict[str, Arrays | Exception] = {}
+        items = [Item(name=stem(path), path=path, partners={}) for path in source.paths()]
+        for batch in self._pipeline.run(
+            items,
+            list(extractors.values()),
+            skip=lambda path, reason: skipped.append((path, reason)),
+            advance=progress.advance,
+        ):
+            for item in wanted:
+                if item.name in made:
+                    continue
+                try:
+                    metrics[item.name].update(batch.select([extractor.name for extractor in item.extractors], ()))
+                except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                    made[item.name] = error
+        for path, reason in skipped[:_LOGGED]:
+            self._log("warning", "reference image left out", path=path, reason=reason)
+        if len(skipped) > _LOGGED:
+            self._log("warning", "more reference images left out", images=str(len(skipped) - _LOGGED))
+        progress.phase("computing reference statistics")
+        for name, metric in metrics.items():
+            if name not in made:
+                made[name] = _statistics(metric, source, skipped)
+        return made
+
+
+def _statistics(metric: Metric, source: Source, skipped: list[tuple[str, str]]) -> Mapping[str, np.ndarray] | Exception:
+    try:
+        return metric.statistics()
+    except InputError as error:
+        left_out = f" ({len(skipped)} left out; first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+        return InputError(f"reference {source.path}: {error}{left_out}")
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        return error
+
+
+def _file_digest(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file_digest(file, sha256).digest()
+    except OSError as error:
+        # An unreadable image is left out of the statistics, and its absence is part of the content.
+        return sha256(f"unreadable: {error.strerror}".encode()).digest()

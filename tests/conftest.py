@@ -1,0 +1,46 @@
+"""Fixtures that every kind of test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.photos import write_crops
+from tests.support.worker_client import WorkerClient
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A torch home's checkpoint: stand-in weights under the very name that pytorch-fid looks for."""
+    from tests.support.weights import write_inception_weights
+
+    home = tmp_path_factory.mktemp("torch-home")
+    return write_inception_weights(home / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 real photo crops, 96 x 96 PNG. Read only."""
+    return write_crops(tmp_path_factory.mktemp("photos"), 24, side=96, seed=1)
+
+
+@pytest.fixture(scope="session")
+def blurred_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same 24 crops under the same names, blurred. Read only."""
+    return write_crops(tmp_path_factory.mktemp("blurred"), 24, side=96, seed=1, blur=1.5)
+
+
+@pytest.fixture
+def start_worker() -> Iterator[Callable[..., WorkerClient]]:
+    """Start real worker processes; whatever is left of them is ended after the test."""
+    started: list[WorkerClient] = []
+
+    def start(*args: object, **kwargs: object) -> WorkerClient:
+        started.append(WorkerClient(*args, **kwargs))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.kill()

@@ -1,0 +1,43 @@
+"""The worker on a CUDA device gives what it gives on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from metricwatch.protocol import Configure, Evaluate, Ready, Result
+from tests.support.worker_client import WorkerClient
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
+
+
+def scores(worker: WorkerClient, images: Path, reference: Path) -> dict[str, float]:
+    request = Evaluate(
+        job=1,
+        path=str(images),
+        metrics=("fd_efficientnet_lite0", "ssim"),
+        reference=str(reference),
+        content=str(reference),
+    )
+    reply = worker.evaluate(request)
+    assert isinstance(reply, Result), reply
+    return {score.key: score.value for score in reply.evaluation.scores}
+
+
+def test_exact_scores_do_not_depend_on_the_device(
+    start_worker: Callable[..., WorkerClient], photos: Path, blurred_photos: Path
+) -> None:
+    found = {}
+    for device in ("cpu", "cuda"):
+        worker = start_worker(Configure(device=device))
+        ready = worker.wait_for(Ready)
+        assert ready.device.startswith(device)
+        found[device] = scores(worker, blurred_photos, photos)
+    for key, value in found["cpu"].items():
+        assert found["cuda"][key] == pytest.approx(value, rel=1e-4)

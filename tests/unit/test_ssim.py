@@ -1,0 +1,122 @@
+"""SSIM against scikit-image on photographs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+from skimage.metrics import structural_similarity
+
+from metricwatch.api import Batch, ScoreState, Value
+from metricwatch.metrics.ssim import Ssim
+from tests.support.photos import crops, originals
+
+
+def tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
+def score(pictures: list[np.ndarray], partners: list[np.ndarray]) -> Value:
+    metric = Ssim()
+    metric.update(
+        Batch(
+            names=tuple(f"{index}" for index in range(len(pictures))),
+            images=tuple(tensor(picture) for picture in pictures),
+            content=tuple(tensor(partner) for partner in partners),
+        )
+    )
+    (value,) = metric.compute()
+    return value
+
+
+def by_skimage(picture: np.ndarray, partner: np.ndarray) -> float:
+    return float(
+        structural_similarity(
+            picture,
+            partner,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=255,
+            channel_axis=2,
+        )
+    )
+
+
+def blurred(picture: np.ndarray, radius: float) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def noisy(picture: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 20, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_it_equals_skimage_on_photographs(index: int) -> None:
+    picture = originals()[index]
+    for partner in (blurred(picture, 2.0), noisy(picture), 255 - picture):
+        assert score([picture], [partner]).value == pytest.approx(by_skimage(picture, partner), abs=1e-5)
+
+
+def test_it_equals_skimage_in_bright_flat_regions() -> None:
+    """Where single precision loses the variance between two large numbers."""
+    flat = np.full((64, 64, 3), 255, np.uint8)
+    striped = flat.copy()
+    striped[::2] = 254
+    assert score([flat], [striped]).value == pytest.approx(by_skimage(flat, striped), abs=1e-5)
+
+
+def test_it_equals_skimage_on_the_smallest_picture_with_a_window() -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.integers(0, 256, (2, 11, 11, 3), dtype=np.uint8)
+    assert score([first], [second]).value == pytest.approx(by_skimage(first, second), abs=1e-5)
+
+
+def test_a_picture_is_wholly_similar_to_itself() -> None:
+    picture = crops(1, side=64)[0]
+    assert score([picture], [picture]).value == pytest.approx(1.0, abs=1e-12)
+
+
+def test_the_score_is_the_mean_over_images_with_its_standard_error() -> None:
+    pictures = crops(6, side=64)
+    partners = [blurred(picture, radius) for radius, picture in enumerate(pictures, start=1)]
+    each = [by_skimage(picture, partner) for picture, partner in zip(pictures, partners, strict=True)]
+    value = score(pictures, partners)
+    assert value.images == 6
+    assert value.value == pytest.approx(np.mean(each), abs=1e-5)
+    assert value.stderr == pytest.approx(np.std(each, ddof=1) / np.sqrt(6), abs=1e-5)
+
+
+def test_one_image_has_no_standard_error() -> None:
+    picture = crops(1, side=64)[0]
+    assert score([picture], [noisy(picture)]).stderr is None
+
+
+def test_a_partner_of_another_size_is_resized_to_the_image() -> None:
+    """A partner twice as large, shrunk with antialiasing, is nearly the picture that Pillow would make of it."""
+    large = crops(1, side=200)[0]
+    picture = np.asarray(Image.fromarray(large).resize((100, 100), Image.Resampling.BICUBIC))
+    value = score([picture], [large]).value
+    assert value is not None
+    assert value > 0.99
+
+
+def test_pictures_without_room_for_a_window_are_left_out_and_named() -> None:
+    small, picture = crops(1, side=10)[0], crops(1, side=64)[0]
+    value = score([small, picture], [small, picture])
+    assert (value.state, value.images) == (ScoreState.OK, 1)
+    assert value.detail == "left out for a side under 11 pixels: 0"
+
+
+def test_small_pictures_alone_are_a_named_state() -> None:
+    small = crops(1, side=10)[0]
+    value = score([small], [small])
+    assert (value.state, value.value) == (ScoreState.TOO_FEW_IMAGES, None)
+    assert "under 11 pixels" in value.detail
+
+
+def test_without_partners_there_is_a_named_state() -> None:
+    (value,) = Ssim().compute()
+    assert (value.state, value.value) == (ScoreState.NO_PAIRS, None)
