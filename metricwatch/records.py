@@ -166,7 +166,8 @@ class Alert:
     """One episode of a rule on a run, from the step that fired it to the step that resolved it.
 
     change is the movement that fired it, as a fraction of the window's first value, positive when the value
-    rose; threshold is the bound it passed, in the same unit.
+    rose; threshold is the bound it passed, in the same unit. moved holds the two evaluations between which it
+    moved. resolved_value is the metric's value at resolved_step, None where that evaluation has none.
     """
 
     id: int
@@ -180,7 +181,9 @@ class Alert:
     change: float
     threshold: float
     window: tuple[WindowPoint, ...]
+    moved: tuple[WindowPoint, ...] = ()
     resolved_step: int | None = None
+    resolved_value: float | None = None
     reason: str = ""
 
 

@@ -28,7 +28,7 @@ def compose(
 
 def _title(event: Event, alert: Alert, run_name: str) -> str:
     if event == "resolved":
-        return f"[resolved] {run_name}: {alert.metric} ({alert.rule})"
+        return f"[resolved] {run_name}: {alert.metric} ({alert.rule}, was {alert.severity})"
     kind = "test" if event == "test" else alert.severity
     return f"[{kind}] {run_name}: {alert.metric} {_moved(alert)} ({alert.rule})"
 
@@ -39,12 +39,29 @@ def _moved(alert: Alert) -> str:
 
 def _summary(event: Event, alert: Alert) -> str:
     if event == "resolved":
-        at = "" if alert.resolved_step is None else f" at step {alert.resolved_step}"
-        end = f"{alert.metric} no longer breaks {alert.rule}{at}: {alert.reason}."
-        return f"{end} It had fired at step {alert.fired_step}."
-    first, last = alert.window[0], alert.window[-1]
-    text = (
-        f"{alert.metric} {_moved(alert)} between steps {first.step} and {last.step}, "
-        f"over {len(alert.window)} evaluations: {alert.direction}. The rule allows {alert.threshold:.0%}."
-    )
+        return _resolution(alert)
+    text = f"{_movement(alert)} That is {alert.direction}. The rule allows {_percent(alert.threshold)}."
     return f"This is a test; nothing happened. A real alert would say: {text}" if event == "test" else text
+
+
+def _movement(alert: Alert) -> str:
+    first = alert.window[0]
+    start, end = alert.moved
+    of = "" if start.step == first.step else f" of {first.value:.5g}, the first value of the window"
+    return (
+        f"{alert.metric} {_moved(alert)}{of}: from {start.value:.5g} at step {start.step} "
+        f"to {end.value:.5g} at step {end.step}, within {len(alert.window)} evaluations."
+    )
+
+
+def _resolution(alert: Alert) -> str:
+    at = "" if alert.resolved_step is None else f" at step {alert.resolved_step}"
+    now = "" if alert.resolved_value is None else f" It is {alert.resolved_value:.5g} now."
+    return (
+        f"The movement of {alert.metric} for the {alert.direction} is over{at}: {alert.reason}.{now} "
+        f"It had fired at step {alert.fired_step}, when {alert.metric} {_moved(alert)} to {alert.moved[-1].value:.5g}."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.4g}%"

@@ -12,7 +12,7 @@ from metricwatch.api import Notifier
 from metricwatch.clock import Clock, backoff, from_ms
 from metricwatch.config.schema import MovesRule
 from metricwatch.errors import PermanentError, TemporaryError
-from metricwatch.records import Notification, Run
+from metricwatch.records import Alert, Notification, Run
 from metricwatch.store.alerts import NotificationLog, PendingNotification
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
@@ -67,7 +67,9 @@ class AlertDispatcher:
                 self._log.announce(alert, event, names, self._clock.now())
         for alert, event in events:
             step = alert.fired_step if event == "firing" else alert.resolved_step
-            log.warning("alert", event_kind=event, rule=alert.rule, run=alert.run, step=step, severity=alert.severity)
+            log.warning(
+                "alert", event_kind=event, rule=alert.rule, run=self._name(alert), step=step, severity=alert.severity
+            )
         return len(events)
 
     def _send(self, name: str, notifier: Notifier) -> int:
@@ -101,7 +103,10 @@ class AlertDispatcher:
             number=pending.id,
             event=event,
             alert=alert,
-            run_name=self._names.get(alert.run, alert.run),
+            run_name=self._name(alert),
             run_url=remote.url if remote else None,
             created_at=from_ms(pending.created_ms),
         )
+
+    def _name(self, alert: Alert) -> str:
+        return self._names.get(alert.run, alert.run)

@@ -27,6 +27,7 @@ def command(
         hint = catalog.did_you_mean(name, loaded.notify) if loaded.notify else "the file names no receiver"
         raise ConfigError(f"{loaded.file.name}: notify: no receiver {name!r}; {hint}")
     values = (31.0, 30.4, 30.1, 33.9, 36.2)
+    window = tuple(WindowPoint(step=1000 * (i + 1), value=value, stderr=0.4) for i, value in enumerate(values))
     example = Alert(
         id=0,
         run="test",
@@ -38,7 +39,8 @@ def command(
         fired_step=5000,
         change=(36.2 - 30.1) / 31.0,
         threshold=0.1,
-        window=tuple(WindowPoint(step=1000 * (i + 1), value=value, stderr=0.4) for i, value in enumerate(values)),
+        window=window,
+        moved=(window[2], window[4]),
     )
     now = SystemClock().now()
     notifier = catalog.load_notifier(receiver.use)(receiver.options)

@@ -82,9 +82,16 @@ class Exporter:
     def _postpone(self, batch: Sequence[Delivery], error: TemporaryError) -> None:
         wait = error.retry_after or backoff(batch[0].attempts + 1, first=_FIRST_RETRY, most=_MOST_RETRY)
         self._deliveries.postpone(batch, str(error), self._clock.now() + wait)
-        log.warning("delivery.postponed", sink=batch[0].sink, reason=str(error), seconds=wait.total_seconds())
+        name = self._name(batch[0].run)
+        log.warning("delivery.postponed", sink=batch[0].sink, run=name, reason=str(error), seconds=wait.total_seconds())
 
     def _reject(self, batch: Sequence[Delivery], reason: str) -> None:
         for delivery in batch:
             self._deliveries.reject(delivery, reason)
-        log.error("delivery.rejected", sink=batch[0].sink, run=batch[0].run, count=len(batch), reason=reason)
+        log.error(
+            "delivery.rejected", sink=batch[0].sink, run=self._name(batch[0].run), count=len(batch), reason=reason
+        )
+
+    def _name(self, key: str) -> str:
+        run = self._runs.get(key)
+        return run.name if run else key

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from email.policy import EmailPolicy
 from email.utils import format_datetime, getaddresses, parseaddr
 from html import escape
 from pathlib import Path
@@ -32,6 +33,8 @@ from metricwatch.api import (
 _SUBMISSION = 587
 _IMPLICIT_TLS = 465
 _SUBJECT_LIMIT = 200
+# Python folds a long subject right behind its name, and readers then see it begin with a space: filters miss it.
+_POLICY = EmailPolicy(max_line_length=500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +200,7 @@ def compose(notification: Notification, *, sender: str, to: tuple[str, ...]) -> 
     All messages about one alert refer to a common root, so that mail programs show them as one thread.
     """
     alert = notification.alert
-    message = EmailMessage()
+    message = EmailMessage(policy=_POLICY)
     message["From"] = sender
     message["To"] = ", ".join(to)
     message["Subject"] = _one_line(notification.title)[:_SUBJECT_LIMIT]

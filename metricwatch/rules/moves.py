@@ -14,19 +14,34 @@ from metricwatch.rules.observations import Observation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
-    """A movement past the bound. change is signed (positive: the value rose), as a fraction of v1."""
+    """A movement past the bound, from one evaluation to another.
+
+    change is signed (positive: the value rose), as a fraction of v1.
+    """
 
     direction: Direction
     change: float
+    start: Observation
+    end: Observation
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """From one evaluation of the window to a later one: the difference and its standard error."""
+    """From one evaluation of the window to a later one; base is what the difference is measured against."""
 
-    difference: float
-    stderr: float | None
+    start: Observation
+    end: Observation
     base: float
+
+    @property
+    def difference(self) -> float:
+        return _value(self.end) - _value(self.start)
+
+    @property
+    def stderr(self) -> float | None:
+        if self.start.stderr is None or self.end.stderr is None:
+            return None
+        return hypot(self.start.stderr, self.end.stderr)
 
 
 def movement(rule: MovesRule, window: Sequence[Observation]) -> Movement | None:
@@ -57,7 +72,9 @@ def _move(rule: MovesRule, window: Sequence[Observation], direction: Direction) 
             return None
         if rule.beyond_noise is not None and not _beyond(step, rule.beyond_noise):
             return None
-    return Movement(direction=direction, change=sum(step.difference for step in steps) / _base(window, window[0]))
+    start, end = steps[0].start, steps[-1].end
+    change = (_value(end) - _value(start)) / _base(window, window[0])
+    return Movement(direction=direction, change=change, start=start, end=end)
 
 
 def _range(window: Sequence[Observation], sign: float, _any: bool) -> list[_Step]:
@@ -96,8 +113,7 @@ def _worse_sign(window: Sequence[Observation]) -> float:
 
 
 def _step(window: Sequence[Observation], base: Observation, first: Observation, last: Observation) -> _Step:
-    noise = None if first.stderr is None or last.stderr is None else hypot(first.stderr, last.stderr)
-    return _Step(difference=_value(last) - _value(first), stderr=noise, base=_base(window, base))
+    return _Step(start=first, end=last, base=_base(window, base))
 
 
 def _base(window: Sequence[Observation], base: Observation) -> float:

@@ -52,7 +52,12 @@ class Rules:
             for alert in self._alerts.firing():
                 if alert.rule not in names:
                     self._alerts.resolve(
-                        alert.id, step=None, reason="the rule was removed", now=self._clock.now(), announce=False
+                        alert.id,
+                        step=None,
+                        value=None,
+                        reason="the rule was removed",
+                        now=self._clock.now(),
+                        announce=False,
                     )
 
     def tick(self) -> int:
@@ -155,12 +160,19 @@ class Rules:
             if alert.fired_step != episode.fired_step:
                 self._alerts.move_start(alert.id, episode.fired_step)
             if episode.resolved_step is not None:
-                self._alerts.resolve(alert.id, step=episode.resolved_step, reason=episode.reason, now=now)
+                self._alerts.resolve(
+                    alert.id,
+                    step=episode.resolved_step,
+                    value=episode.resolved_value,
+                    reason=episode.reason,
+                    now=now,
+                )
                 changed = True
         for alert in recorded:
             if alert.state is AlertState.FIRING and alert.id not in matched:
                 reason = "withdrawn: later arrivals changed the history"
-                self._alerts.resolve(alert.id, step=series[-1].step, reason=reason, now=now)
+                last = series[-1]
+                self._alerts.resolve(alert.id, step=last.step, value=last.value, reason=reason, now=now)
                 changed = True
         return changed
 
@@ -208,8 +220,10 @@ def _new_alert(run: Run, rule: MovesRule, episode: Episode) -> Alert:
         state=AlertState.FIRING if episode.resolved_step is None else AlertState.RESOLVED,
         fired_step=episode.fired_step,
         resolved_step=episode.resolved_step,
+        resolved_value=episode.resolved_value,
         change=episode.change,
         threshold=rule.moves,
         window=episode.window,
+        moved=episode.moved,
         reason=episode.reason,
     )

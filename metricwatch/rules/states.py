@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from metricwatch.config.schema import MovesRule
 from metricwatch.records import AlertState, Direction, ScoreState, WindowPoint
@@ -16,7 +16,10 @@ IMAGE_COUNT_TOLERANCE = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepState:
-    """What a rule says at one step. window holds the evaluations it looked at, filled when it fires."""
+    """What a rule says at one step.
+
+    When it fires, window holds the evaluations it looked at and moved the two between which the metric moved.
+    """
 
     id: int
     step: int
@@ -24,7 +27,9 @@ class StepState:
     direction: Direction | None = None
     change: float | None = None
     note: str = ""
-    window: tuple[WindowPoint, ...] = field(default=())
+    value: float | None = None
+    window: tuple[WindowPoint, ...] = ()
+    moved: tuple[WindowPoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +39,12 @@ class Episode:
     direction: Direction
     change: float
     window: tuple[WindowPoint, ...]
+    moved: tuple[WindowPoint, ...]
     fired_step: int
     fired_id: int
     resolved_step: int | None = None
     resolved_id: int | None = None
+    resolved_value: float | None = None
     reason: str = ""
 
 
@@ -72,11 +79,9 @@ def evaluate(rule: MovesRule, series: Sequence[Observation]) -> list[StepState]:
                 state=AlertState.FIRING,
                 direction=found.direction,
                 change=found.change,
-                window=tuple(
-                    WindowPoint(step=seen.step, value=seen.value, stderr=seen.stderr)
-                    for seen in window
-                    if seen.value is not None
-                ),
+                value=item.value,
+                window=_points(window),
+                moved=_points((found.start, found.end)),
             )
         )
     return states
@@ -105,16 +110,24 @@ def _episode(fired: StepState, ended: StepState | None = None, reason: str = "")
         direction=fired.direction,
         change=fired.change,
         window=fired.window,
+        moved=fired.moved,
         fired_step=fired.step,
         fired_id=fired.id,
         resolved_step=ended.step if ended else None,
         resolved_id=ended.id if ended else None,
+        resolved_value=ended.value if ended else None,
         reason=reason,
     )
 
 
 def _inactive(item: Observation, note: str) -> StepState:
-    return StepState(id=item.id, step=item.step, state=AlertState.INACTIVE, note=note)
+    return StepState(id=item.id, step=item.step, state=AlertState.INACTIVE, note=note, value=item.value)
+
+
+def _points(items: Sequence[Observation]) -> tuple[WindowPoint, ...]:
+    return tuple(
+        WindowPoint(step=item.step, value=item.value, stderr=item.stderr) for item in items if item.value is not None
+    )
 
 
 def _obstacle(window: Sequence[Observation], item: Observation) -> str:

@@ -113,8 +113,8 @@ class Alerts:
         with self._db.transaction() as tx:
             row = tx.execute(
                 """INSERT INTO alerts (run, rule, metric, direction, severity, state, fired_step, resolved_step, change,
-                     threshold, window, reason, announce, fired_ms, resolved_ms)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+                     threshold, window, moved, reason, announce, fired_ms, resolved_ms, resolved_value)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
                 (
                     alert.run,
                     alert.rule,
@@ -126,22 +126,33 @@ class Alerts:
                     alert.resolved_step,
                     alert.change,
                     alert.threshold,
-                    json.dumps([[point.step, point.value, point.stderr] for point in alert.window]),
+                    _dump(alert.window),
+                    _dump(alert.moved),
                     alert.reason,
                     int(announce),
                     to_ms(now),
                     to_ms(now) if alert.state is AlertState.RESOLVED else None,
+                    alert.resolved_value,
                 ),
             ).fetchone()
             return int(row["id"])
 
-    def resolve(self, alert: int, *, step: int | None, reason: str, now: datetime, announce: bool = True) -> None:
+    def resolve(
+        self,
+        alert: int,
+        *,
+        step: int | None,
+        value: float | None,
+        reason: str,
+        now: datetime,
+        announce: bool = True,
+    ) -> None:
         """End a firing alert. announce=False ends it without a word."""
         with self._db.transaction() as tx:
             tx.execute(
-                """UPDATE alerts SET state = 'resolved', resolved_step = ?, reason = ?, resolved_ms = ?,
-                     announce = announce AND ? WHERE id = ? AND state = 'firing'""",
-                (step, reason, to_ms(now), int(announce), alert),
+                """UPDATE alerts SET state = 'resolved', resolved_step = ?, resolved_value = ?, reason = ?,
+                     resolved_ms = ?, announce = announce AND ? WHERE id = ? AND state = 'firing'""",
+                (step, value, reason, to_ms(now), int(announce), alert),
             )
 
     def move_start(self, alert: int, step: int) -> None:
@@ -261,6 +272,14 @@ class NotificationLog:
         ]
 
 
+def _dump(points: Sequence[WindowPoint]) -> str:
+    return json.dumps([[point.step, point.value, point.stderr] for point in points])
+
+
+def _load(text: str) -> tuple[WindowPoint, ...]:
+    return tuple(WindowPoint(step=step, value=value, stderr=stderr) for step, value, stderr in json.loads(text))
+
+
 def _alert(row: sqlite3.Row) -> Alert:
     return Alert(
         id=row["id"],
@@ -274,8 +293,8 @@ def _alert(row: sqlite3.Row) -> Alert:
         resolved_step=row["resolved_step"],
         change=row["change"],
         threshold=row["threshold"],
-        window=tuple(
-            WindowPoint(step=step, value=value, stderr=stderr) for step, value, stderr in json.loads(row["window"])
-        ),
+        window=_load(row["window"]),
+        moved=_load(row["moved"]),
+        resolved_value=row["resolved_value"],
         reason=row["reason"],
     )

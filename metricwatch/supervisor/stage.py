@@ -187,7 +187,7 @@ class Supervisor:
             score.key: round(score.value, 6) if score.value is not None else score.state.value
             for score in evaluation.scores
         }
-        log.info("evaluated", run=job.snapshot.run, step=job.snapshot.step, images=evaluation.images, **fields)
+        log.info("evaluated", run=self._name(job), step=job.snapshot.step, images=evaluation.images, **fields)
         for score in evaluation.scores:
             if score.state is not ScoreState.OK:
                 log.warning("score.missing", key=score.key, step=job.snapshot.step, reason=score.detail)
@@ -202,8 +202,13 @@ class Supervisor:
             log.warning("job.postponed", step=job.snapshot.step, reason=failure.reason, seconds=wait.total_seconds())
         else:
             self._ledger.finish(job.id, JobState.FAILED, now, failure.reason)
-            log.error("job.failed", run=job.snapshot.run, step=job.snapshot.step, reason=failure.reason)
+            log.error("job.failed", run=self._name(job), step=job.snapshot.step, reason=failure.reason)
         self._free()
+
+    def _name(self, job: Job) -> str:
+        """The run as people know it."""
+        entry = self._entries.get(job.snapshot.source)
+        return entry.target.name if entry else job.snapshot.run
 
     def _free(self) -> None:
         self._job = None
@@ -244,7 +249,7 @@ class Supervisor:
             if crashes >= _MOST_CRASHES:
                 why = f"took its worker down {crashes} times; the last time {reason}"
                 self._ledger.finish(job.id, JobState.QUARANTINED, self._clock.now(), why)
-                log.error("job.quarantined", run=job.snapshot.run, step=job.snapshot.step, reason=why)
+                log.error("job.quarantined", run=self._name(job), step=job.snapshot.step, reason=why)
 
     def _assign(self) -> int:
         if self._worker is None:

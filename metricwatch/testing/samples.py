@@ -54,6 +54,7 @@ def alert(
         change=0.1699,
         threshold=0.1,
         window=seen,
+        moved=(seen[0], seen[-1]) if seen else (),
         resolved_step=7000 if resolved else None,
     )
 

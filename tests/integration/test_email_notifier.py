@@ -70,6 +70,12 @@ def test_a_message_arrives_encrypted_with_text_and_html(server, certificate):
     assert "<table" in html
 
 
+def test_a_long_subject_arrives_as_it_was_written(server, certificate):
+    title = "[critical] photo-restorer: fd_efficientnet_lite0 rose 148.7% (a-rule-with-a-rather-long-name)"
+    notifier_for(server, **login(certificate)).send(samples.notification(title=title))
+    assert server.mails[0].message["Subject"] == title
+
+
 def test_html_is_escaped(server, certificate):
     hostile = "<script>alert('x')</script> & \"more\""
     sent = samples.notification(title=hostile, summary=hostile, run_name=hostile, run_url="javascript:alert(1)")

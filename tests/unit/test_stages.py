@@ -184,7 +184,27 @@ def test_a_message_carries_the_values_and_the_link(scene):
     assert message.run_url == "http://tracking/r1"
     assert [(p.step, p.value) for p in message.alert.window][-1] == (5000, 36)
     assert message.title == "[critical] night: fid rose 20.0% (fid-moved)"
-    assert "between steps 1000 and 5000" in message.summary
+    assert message.summary == (
+        "fid rose 20.0%: from 30 at step 1000 to 36 at step 5000, within 5 evaluations. That is worse. "
+        "The rule allows 10%."
+    )
+
+
+def test_a_message_names_the_evaluations_between_which_it_moved(scene):
+    scene.play(40, 38, 36, 38, 41)
+    assert "fid rose 12.5% of 40, the first value of the window: from 36 at step 3000 to 41 at step 5000" in (
+        scene.team.messages[0].summary
+    )
+
+
+def test_the_end_of_an_alert_says_what_ended_and_where_the_metric_stands(scene):
+    scene.play(30, 30, 30, 30, 36, 36, 36, 36, 36.5)
+    message = scene.team.messages[-1]
+    assert message.title == "[resolved] night: fid (fid-moved, was critical)"
+    assert message.summary == (
+        "The movement of fid for the worse is over at step 9000: moved no further than the bound. It is 36.5 now. "
+        "It had fired at step 5000, when fid rose 20.0% to 36."
+    )
 
 
 def test_a_late_evaluation_is_recomputed_without_a_second_message(scene):

@@ -55,7 +55,7 @@ class Scene:
         self.workers: list[ScriptedWorker] = []
         self.refuse: WorkerError | None = None
         settings = {"heartbeat_timeout": 60, "idle_exit": 600, "recycle_after": 500, **policy}
-        entry = SimpleNamespace(source="s", reference=None, pairs=None)
+        entry = SimpleNamespace(source="s", reference=None, pairs=None, target=RUN)
         self.supervisor = Supervisor(
             self.db,
             entries=[entry],

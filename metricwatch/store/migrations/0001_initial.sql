@@ -135,7 +135,9 @@ CREATE TABLE alerts (
   resolved_step INTEGER,
   change        REAL NOT NULL,
   threshold     REAL NOT NULL,
+  resolved_value REAL,
   window        TEXT NOT NULL,     -- JSON list of [step, value, stderr]
+  moved         TEXT NOT NULL,     -- the same form: the two evaluations between which the metric moved
   reason        TEXT NOT NULL,
   announce      INTEGER NOT NULL,  -- 0: history from before the rule was configured
   fired_ms      INTEGER NOT NULL,
