@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import metricwatch
-from metricwatch.cli import check, init, notify, plugins, run, score, status
+from metricwatch.cli import check, demo, init, notify, plugins, run, score, status
 from metricwatch.cli.logs import LogFormat
 from metricwatch.errors import MetricwatchError
 
@@ -71,6 +71,7 @@ def _assemble() -> typer.Typer:
     frame.callback()(_options)
 
     frame.command("check")(check.command)
+    frame.command("demo")(demo.command)
     frame.command("init")(init.command)
     frame.command("run")(run.command)
     frame.command("score")(score.command)

@@ -1,0 +1,58 @@
+"""The curve as it stands in MLflow, and whether it is all there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from metricwatch.cli.demo.messages import Message
+from metricwatch.cli.demo.tracking import CURVES, History
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """What MLflow holds for one step. rule is "inactive" or "firing (direction)", "" where it said nothing yet."""
+
+    step: int
+    distance: float
+    distance_stderr: float | None
+    similarity: float | None
+    rule: str
+
+
+def curve(history: History, messages: Sequence[Message]) -> list[CurvePoint]:
+    """The curve by step. MLflow knows that the rule was firing; which way it did so, the messages say."""
+    columns = {name: dict(rows) for name, rows in history.items()}
+    started = sorted((item.step, item.direction) for item in messages if item.kind != "resolved" and item.step)
+    points = []
+    for step, distance in columns["distance"].items():
+        rule = ""
+        if (firing := columns["firing"].get(step)) is not None:
+            directions = [direction for since, direction in started if since <= step]
+            way = f" ({directions[-1]})" if directions else ""
+            rule = f"firing{way}" if firing else "inactive"
+        points.append(
+            CurvePoint(
+                step=step,
+                distance=distance,
+                distance_stderr=columns["distance_stderr"].get(step),
+                similarity=columns["similarity"].get(step),
+                rule=rule,
+            )
+        )
+    return points
+
+
+def gaps(history: History, expected: Sequence[int]) -> Iterator[str]:
+    """What is wrong with the curves: steps that are missing, there twice, or not the training job's."""
+    for name, rows in history.items():
+        counts = Counter(step for step, _ in rows)
+        for fault, steps in (
+            ("lacks", [step for step in expected if not counts[step]]),
+            ("holds more than once", [step for step, count in counts.items() if count > 1]),
+            ("holds, though nobody sampled there,", [step for step in counts if step not in expected]),
+        ):
+            if steps:
+                listed = ", ".join(map(str, steps))
+                yield f"the curve {CURVES[name]} in MLflow {fault} step{'s'[: len(steps) > 1]} {listed}"

@@ -1,0 +1,237 @@
+"""The play: MLflow, Slack and mail servers, a training job, and metricwatch itself watching it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Self
+
+from metricwatch.cli import console
+from metricwatch.cli.demo.catchers import Inbox, MailCatcher, SlackCatcher
+from metricwatch.cli.demo.configuration import write_configuration
+from metricwatch.cli.demo.curve import curve, gaps
+from metricwatch.cli.demo.folder import DemoFolder
+from metricwatch.cli.demo.generator import Skill, breaking_step
+from metricwatch.cli.demo.messages import CHANNELS, Message
+from metricwatch.cli.demo.pictures import write_data_set
+from metricwatch.cli.demo.processes import Child, shown
+from metricwatch.cli.demo.screen import Progress, Screen
+from metricwatch.cli.demo.tracking import History, TrackedRun, TrackingServer
+from metricwatch.errors import MetricwatchError
+
+_LOOK_SECONDS = 1.0
+_RUN_ID_SECONDS = 60.0
+# Nothing saved, scored or sent for so long: something hangs. Torch takes a while to load on a busy machine.
+_STALL_SECONDS = 180.0
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Play:
+    """What shall happen: the training's script, the size of a sample set, and the seconds from one to the next."""
+
+    skills: tuple[Skill, ...]
+    images: int
+    seconds: float
+    seed: int
+
+    @property
+    def steps(self) -> list[int]:
+        return [skill.step for skill in self.skills]
+
+    @property
+    def breaks_at(self) -> int:
+        return breaking_step(self.skills)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How it went, as far as it went. history is what MLflow holds; problems is empty when all is as it should be.
+
+    run_page is the page of the run without the server's address.
+    """
+
+    run_id: str
+    run_page: str
+    history: History
+    messages: tuple[Message, ...]
+    problems: tuple[str, ...]
+    seconds: float
+
+
+class Stage:
+    """Everything that runs. A context manager: leaving it stops every process, whatever happened."""
+
+    def __init__(self, folder: DemoFolder, play: Play) -> None:
+        self.folder = folder
+        self.play = play
+        self.inbox = Inbox()
+        self._exits = ExitStack()
+        self._began = time.monotonic()
+        self._gave_up = False
+        self._server: TrackingServer
+        self._run: TrackedRun
+        self._trainer: Child
+        self._daemon: Child
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if any(exc):
+            # The terminal may be what has gone.
+            with suppress(OSError):
+                console.messages().print("stopping what the demo started ...")
+        # A second Ctrl-C must not leave half of it running.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *_ENDING_SIGNALS)}
+        try:
+            self._exits.close()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @property
+    def run_page(self) -> str:
+        """Where MLflow shows the run while it is up."""
+        return f"{self._server.uri}{self._run.page}"
+
+    def set_up(self, screen: Screen) -> None:
+        """Prepare the data and start everything. Raises MetricwatchError saying what did not start, and its log."""
+        folder, play = self.folder, self.play
+        screen.phase("cutting pictures out of photographs")
+        reference, content = folder / folder.reference_inside, folder / folder.content_inside
+        write_data_set(reference, content, images=play.images, seed=play.seed)
+        screen.phase("starting an MLflow server")
+        self._server = TrackingServer(folder)
+        self._exits.callback(self._server.process.stop)
+        slack, mail = SlackCatcher(self.inbox), MailCatcher(self.inbox)
+        self._exits.callback(slack.close)
+        self._exits.callback(mail.close)
+        write_configuration(folder, tracking_uri=self._server.uri, webhook_url=slack.url, smtp_port=mail.port)
+        screen.phase("starting the training job")
+        self._trainer = self._start("the training job", "training", self._trainer_command())
+        run_id = self._await_run_id()
+        screen.phase("starting metricwatch")
+        command = ["-m", "metricwatch", "run", "-c", str(folder.config_inside)]
+        self._daemon = self._start("metricwatch", "daemon", command)
+        self._run = TrackedRun(self._server.uri, run_id)
+
+    def watch(self, screen: Screen) -> None:
+        """Show what happens until everything that should has, or nothing has for a long time.
+
+        Raises MetricwatchError when a process ends that should not.
+        """
+        seen: tuple[int, int, int] = (0, 0, 0)
+        moved = time.monotonic()
+        while time.monotonic() - moved < _STALL_SECONDS:
+            for child in (self._server.process, self._trainer, self._daemon):
+                child.require_alive()
+            if self._daemon.status is not None:
+                raise self._daemon.ended_badly()
+            history, messages = self._run.history(), self.inbox.messages()
+            written = self.folder.written_steps()
+            points = curve(history, messages)
+            screen.show(
+                Progress(
+                    run_page=self.run_page,
+                    sample_sets=len(self.play.skills),
+                    written=written,
+                    scored=points,
+                    messages=messages,
+                    seconds=time.monotonic() - self._began,
+                )
+            )
+            now = (len(written), len(points), len(messages))
+            if now != seen:
+                seen, moved = now, time.monotonic()
+            # One quiet look more: the last messages follow each other closely.
+            elif self._trainer.status is not None and not any(self._missing(history, messages)):
+                return
+            time.sleep(_LOOK_SECONDS)
+        self._gave_up = True
+
+    def finish(self) -> Ending:
+        """Stop the training job and metricwatch, then read from MLflow what they left there."""
+        trainer, daemon = self._trainer.stop(), self._daemon.stop()
+        history, messages = self._run.history(), self.inbox.messages()
+        problems = list(self._missing(history, messages))
+        if self._gave_up:
+            problems.insert(0, f"nothing was saved, scored or sent for {_STALL_SECONDS:.0f} s, so the demo gave up")
+        for child, status in ((self._trainer, trainer), (self._daemon, daemon)):
+            if status:
+                problems.append(f"{child.what} ended with status {status} instead of 0 (log: {shown(child.log)})")
+        return Ending(
+            run_id=self._run.id,
+            run_page=self._run.page,
+            history=history,
+            messages=tuple(messages),
+            problems=tuple(problems),
+            seconds=time.monotonic() - self._began,
+        )
+
+    # --- the parts -----------------------------------------------------------------------------------------
+
+    def _start(self, what: str, log: str, command: list[str]) -> Child:
+        child = Child(what, [sys.executable, *command], folder=self.folder.root, log=self.folder.log(log))
+        self._exits.callback(child.stop)
+        return child
+
+    def _trainer_command(self) -> list[str]:
+        folder, play = self.folder, self.play
+        return [
+            *("-m", "metricwatch.cli.demo.trainer", "--tracking-uri", self._server.uri),
+            *("--run-id-file", str(folder.run_id_inside), "--pictures", str(folder.content_inside)),
+            *("--samples", str(folder.samples_inside), "--sample-sets", str(len(play.skills))),
+            *("--seconds", str(play.seconds), "--seed", str(play.seed)),
+        ]
+
+    def _await_run_id(self) -> str:
+        file = self.folder / self.folder.run_id_inside
+        end = time.monotonic() + _RUN_ID_SECONDS
+        while not file.is_file():
+            if self._trainer.status is not None:
+                raise self._trainer.ended_badly()
+            if time.monotonic() > end:
+                raise MetricwatchError(
+                    f"demo: the training job has not written its run id within {_RUN_ID_SECONDS:.0f} s; "
+                    f"its log is {shown(self._trainer.log)}"
+                )
+            time.sleep(0.1)
+        return file.read_text(encoding="utf-8").strip()
+
+    def _missing(self, history: History, messages: list[Message]) -> Iterator[str]:
+        """What has not happened, or should not have."""
+        play = self.play
+        yield from gaps(history, play.steps)
+        for channel in CHANNELS:
+            here = [message for message in messages if message.channel == channel]
+            critical = [message for message in here if message.fired_critical]
+            for message in critical:
+                if message.step is None or message.step < play.breaks_at:
+                    yield (
+                        f"a critical alert came by {channel} for step {message.step}, "
+                        f"before the accident that shows at step {play.breaks_at}"
+                    )
+            if not critical:
+                yield f"no critical alert came by {channel}, though the samples broke at step {play.breaks_at}"
+            elif not any(message.resolved_critical for message in here):
+                yield f"no message by {channel} says that the critical alert is resolved"
+
+
+@contextmanager
+def ends_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does, so that nothing it started stays behind."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in _ENDING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
