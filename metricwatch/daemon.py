@@ -22,11 +22,11 @@ from metricwatch.export.stage import Exporter
 from metricwatch.lanes import Lanes
 from metricwatch.protocol import Configure
 from metricwatch.rules.stage import Rules
-from metricwatch.store.alerts import NotificationLog
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.lock import DaemonLock
+from metricwatch.store.notifications import NotificationLog
 from metricwatch.supervisor.process import WorkerProcess
 from metricwatch.supervisor.stage import Policy, Progress, Supervisor
 from metricwatch.telemetry import Health, HealthServer

@@ -13,10 +13,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from metricwatch.errors import ConfigError, LedgerError
-from metricwatch.store.alerts import Alerts, NotificationLog
+from metricwatch.store.alerts import Alerts
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
+from metricwatch.store.notifications import NotificationLog
 
 
 class Health:

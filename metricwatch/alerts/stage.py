@@ -13,9 +13,9 @@ from metricwatch.clock import Clock, backoff, from_ms
 from metricwatch.config.schema import MovesRule
 from metricwatch.errors import PermanentError, TemporaryError
 from metricwatch.records import Alert, Notification, Run
-from metricwatch.store.alerts import NotificationLog, PendingNotification
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.notifications import NotificationLog, PendingNotification
 
 log = structlog.get_logger(__name__)
 

@@ -40,9 +40,10 @@ def _document(config: Config, db: Database) -> dict[str, Any]:
 
     from metricwatch.records import JobState
     from metricwatch.store import lock
-    from metricwatch.store.alerts import Alerts, NotificationLog
+    from metricwatch.store.alerts import Alerts
     from metricwatch.store.deliveries import Deliveries
     from metricwatch.store.ledger import Ledger
+    from metricwatch.store.notifications import NotificationLog
 
     ledger, deliveries = Ledger(db), Deliveries(db)
     alerts, notifications = Alerts(db), NotificationLog(db)

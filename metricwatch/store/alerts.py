@@ -1,4 +1,4 @@
-"""Rule states and alerts (written by rules), and the notification log (written by alerts)."""
+"""Rule states and alerts: what the rules say, written by them alone."""
 
 from __future__ import annotations
 
@@ -93,20 +93,20 @@ class Alerts:
     def of_rule(self, run: str, rule: str) -> list[Alert]:
         """All alerts of a rule on a run, oldest first."""
         return [
-            _alert(row)
+            alert_of(row)
             for row in self._db.read("SELECT * FROM alerts WHERE run = ? AND rule = ? ORDER BY id", (run, rule))
         ]
 
     def recent(self, run: str, limit: int = 20) -> list[Alert]:
         """The newest alerts of a run, newest first."""
         return [
-            _alert(row)
+            alert_of(row)
             for row in self._db.read("SELECT * FROM alerts WHERE run = ? ORDER BY id DESC LIMIT ?", (run, limit))
         ]
 
     def firing(self) -> list[Alert]:
         """Everything that fires now."""
-        return [_alert(row) for row in self._db.read("SELECT * FROM alerts WHERE state = 'firing' ORDER BY id")]
+        return [alert_of(row) for row in self._db.read("SELECT * FROM alerts WHERE state = 'firing' ORDER BY id")]
 
     def add(self, alert: Alert, *, announce: bool, now: datetime) -> int:
         """Record a new alert (its id is ignored) and return its id. announce=False: history, nobody is told."""
@@ -161,117 +161,6 @@ class Alerts:
             tx.execute("UPDATE alerts SET fired_step = ? WHERE id = ?", (step, alert))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingNotification:
-    """A message that one notifier has still to take."""
-
-    id: int
-    event: str
-    notifier: str
-    attempts: int
-    created_ms: int
-    alert: Alert
-
-
-class NotificationLog:
-    """Which event of which alert has been handed to whom, and whether it arrived."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-
-    def unannounced(self) -> list[tuple[Alert, str]]:
-        """Alerts and events that nobody has been told of yet, in the order they happened."""
-        rows = self._db.read(
-            """SELECT alerts.*, events.event FROM alerts
-               JOIN (SELECT 'firing' AS event UNION ALL SELECT 'resolved') AS events
-               WHERE alerts.announce AND (events.event = 'firing' OR alerts.state = 'resolved')
-                 AND NOT EXISTS (SELECT 1 FROM announcements AS told
-                                 WHERE told.alert = alerts.id AND told.event = events.event)
-               ORDER BY CASE events.event WHEN 'firing' THEN fired_ms ELSE resolved_ms END, alerts.id, events.event"""
-        )
-        return [(_alert(row), row["event"]) for row in rows]
-
-    def announce(self, alert: Alert, event: str, notifiers: Sequence[str], now: datetime) -> None:
-        """Hand an event to its receivers. A second call for the same event changes nothing."""
-        with self._db.transaction() as tx:
-            tx.execute(
-                "INSERT INTO announcements (alert, event) VALUES (?, ?) ON CONFLICT DO NOTHING", (alert.id, event)
-            )
-            tx.executemany(
-                """INSERT INTO notifications (alert, event, notifier, state, created_ms)
-                   VALUES (?, ?, ?, 'pending', ?) ON CONFLICT DO NOTHING""",
-                [(alert.id, event, notifier, to_ms(now)) for notifier in notifiers],
-            )
-
-    def next(self, notifier: str, now: datetime) -> PendingNotification | None:
-        """The oldest pending message of a notifier, or None while it waits for another try. Order is kept."""
-        row = self._db.read_one(
-            """SELECT alerts.*, n.id AS notification, n.event, n.notifier, n.attempts, n.created_ms, n.not_before_ms
-               FROM notifications AS n JOIN alerts ON alerts.id = n.alert
-               WHERE n.notifier = ? AND n.state = 'pending' ORDER BY n.id LIMIT 1""",
-            (notifier,),
-        )
-        if row is None or row["not_before_ms"] > to_ms(now):
-            return None
-        return PendingNotification(
-            id=row["notification"],
-            event=row["event"],
-            notifier=row["notifier"],
-            attempts=row["attempts"],
-            created_ms=row["created_ms"],
-            alert=_alert(row),
-        )
-
-    def sent(self, notification: int, now: datetime) -> None:
-        with self._db.transaction() as tx:
-            tx.execute(
-                """UPDATE notifications SET state = 'sent', attempts = attempts + 1, reason = '', sent_ms = ?
-                   WHERE id = ?""",
-                (to_ms(now), notification),
-            )
-
-    def postpone(self, notification: int, reason: str, until: datetime) -> None:
-        with self._db.transaction() as tx:
-            tx.execute(
-                "UPDATE notifications SET attempts = attempts + 1, reason = ?, not_before_ms = ? WHERE id = ?",
-                (reason, to_ms(until), notification),
-            )
-
-    def fail(self, notification: int, reason: str) -> None:
-        """It will never arrive: keep the reason where `status` shows it."""
-        with self._db.transaction() as tx:
-            tx.execute(
-                "UPDATE notifications SET state = 'failed', attempts = attempts + 1, reason = ? WHERE id = ?",
-                (reason, notification),
-            )
-
-    def fail_unknown(self, known: Iterable[str]) -> int:
-        """Set aside what waits for notifiers that the configuration no longer names; returns how many."""
-        names = json.dumps(sorted(known))
-        with self._db.transaction() as tx:
-            return tx.execute(
-                """UPDATE notifications SET state = 'failed', reason = 'this notifier is no longer configured'
-                   WHERE state = 'pending' AND notifier NOT IN (SELECT value FROM json_each(?))""",
-                (names,),
-            ).rowcount
-
-    def pending(self) -> int:
-        row = self._db.read_one("SELECT count(*) AS n FROM notifications WHERE state = 'pending'")
-        return int(row["n"]) if row else 0
-
-    def rows(self, limit: int = 50) -> list[dict[str, object]]:
-        """The newest entries of the log, newest first, as plain columns."""
-        return [
-            dict(row)
-            for row in self._db.read(
-                """SELECT run, rule, event, notifier, n.state AS state, attempts, n.reason AS reason,
-                     created_ms, sent_ms
-                   FROM notifications AS n JOIN alerts ON alerts.id = n.alert ORDER BY n.id DESC LIMIT ?""",
-                (limit,),
-            )
-        ]
-
-
 def _dump(points: Sequence[WindowPoint]) -> str:
     return json.dumps([[point.step, point.value, point.stderr] for point in points])
 
@@ -280,7 +169,8 @@ def _load(text: str) -> tuple[WindowPoint, ...]:
     return tuple(WindowPoint(step=step, value=value, stderr=stderr) for step, value, stderr in json.loads(text))
 
 
-def _alert(row: sqlite3.Row) -> Alert:
+def alert_of(row: sqlite3.Row) -> Alert:
+    """The alert that a row of the table `alerts` holds."""
     return Alert(
         id=row["id"],
         run=row["run"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +20,6 @@ watch:
     samples: samples/*
 metrics: [fd_efficientnet_lite0]
 """
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    for name in os.environ:
-        if name.startswith(("MLFLOW_", "METRICWATCH_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    folder = tmp_path / "job"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 @pytest.fixture

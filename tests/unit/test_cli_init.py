@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import pytest
@@ -14,19 +13,6 @@ from metricwatch.cli.example import Choices, render
 from metricwatch.config import load_config
 
 OPTIONAL = re.compile(r"^( *)#(?=(?:  )*(?:[a-z][a-z0-9_-]*:))", re.MULTILINE)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty working directory named night, without any of our variables or weights."""
-    for name in os.environ:
-        if name.startswith(("MLFLOW_", "METRICWATCH_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    folder = tmp_path / "night"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def init(*arguments: str):

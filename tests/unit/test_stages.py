@@ -13,10 +13,11 @@ from metricwatch.errors import PermanentError, TemporaryError
 from metricwatch.export.stage import Exporter
 from metricwatch.records import Evaluation, JobState, RemoteRun, Run, Score, ScoreState
 from metricwatch.rules.stage import Rules
-from metricwatch.store.alerts import Alerts, NotificationLog
+from metricwatch.store.alerts import Alerts
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
+from metricwatch.store.notifications import NotificationLog
 from metricwatch.store.scores import Scores
 from metricwatch.supervisor.stage import points_of
 from metricwatch.testing.clock import FakeClock
