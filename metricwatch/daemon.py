@@ -94,10 +94,8 @@ class App:
         )
         self._closers.append(self.supervisor.close)
         self.rules = Rules(self.db, config.rules, runs, tuple(sinks), self._clock)
-        self.exporter = Exporter(self.db, runs, sinks, self._clock)
-        self.alerts = AlertDispatcher(
-            self.db, config.rules, runs, notifiers, sink=config.tracking.sink, clock=self._clock
-        )
+        self.exporter = Exporter(self.db, sinks, self._clock)
+        self.alerts = AlertDispatcher(self.db, config.rules, notifiers, sink=config.tracking.sink, clock=self._clock)
         if config.telemetry.port is not None:
             health = Health(self.db, self._turning)
             server = HealthServer(config.telemetry.host, config.telemetry.port, health)

@@ -12,9 +12,10 @@ from metricwatch.api import Notifier
 from metricwatch.clock import Clock, backoff, from_ms
 from metricwatch.config.schema import MovesRule
 from metricwatch.errors import PermanentError, TemporaryError
-from metricwatch.records import Alert, Notification, Run
+from metricwatch.records import Alert, Notification
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.ledger import Ledger
 from metricwatch.store.notifications import NotificationLog, PendingNotification
 
 log = structlog.get_logger(__name__)
@@ -34,14 +35,13 @@ class AlertDispatcher:
         self,
         db: Database,
         rules: Sequence[MovesRule],
-        runs: Sequence[Run],
         notifiers: Mapping[str, Notifier],
         sink: str,
         clock: Clock,
     ) -> None:
         self._db = db
         self._receivers = {rule.name: rule.receivers for rule in rules}
-        self._names = {run.key: run.name for run in runs}
+        self._ledger = Ledger(db)
         self._notifiers = notifiers
         self._sink = sink
         self._clock = clock
@@ -109,4 +109,4 @@ class AlertDispatcher:
         )
 
     def _name(self, alert: Alert) -> str:
-        return self._names.get(alert.run, alert.run)
+        return self._ledger.run(alert.run).name

@@ -10,9 +10,10 @@ import structlog
 from metricwatch.api import Sink
 from metricwatch.clock import Clock, backoff
 from metricwatch.errors import PermanentError, TemporaryError
-from metricwatch.records import Delivery, Run
+from metricwatch.records import Delivery
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.ledger import Ledger
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +26,8 @@ _BATCH = 100
 class Exporter:
     """The only writer of delivery states. A sink that is away costs a growing wait, never a point."""
 
-    def __init__(self, db: Database, runs: Sequence[Run], sinks: Mapping[str, Sink], clock: Clock) -> None:
-        self._runs = {run.key: run for run in runs}
+    def __init__(self, db: Database, sinks: Mapping[str, Sink], clock: Clock) -> None:
+        self._ledger = Ledger(db)
         self._sinks = sinks
         self._clock = clock
         self._deliveries = Deliveries(db)
@@ -71,9 +72,7 @@ class Exporter:
         known = self._deliveries.remote_run(name, key)
         if known is not None:
             return known.id
-        run = self._runs.get(key)
-        if run is None:
-            raise TemporaryError(f"run {key} is no longer configured: its points wait for its return")
+        run = self._ledger.run(key)
         remote = sink.find_run(run)
         self._deliveries.remember_remote_run(name, key, remote)
         log.info("run.found", sink=name, run=run.name, id=remote.id, url=remote.url)
@@ -93,5 +92,4 @@ class Exporter:
         )
 
     def _name(self, key: str) -> str:
-        run = self._runs.get(key)
-        return run.name if run else key
+        return self._ledger.run(key).name

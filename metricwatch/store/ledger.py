@@ -179,6 +179,13 @@ class Ledger:
         )
         return [JobRow(**dict(row)) for row in rows]
 
+    def run(self, key: str) -> Run:
+        """A run as the configuration last named it, also when it no longer does. Raises KeyError."""
+        row = self._db.read_one("SELECT key, name, id, id_file, total_steps FROM runs WHERE key = ?", (key,))
+        if row is None:
+            raise KeyError(key)
+        return Run(**dict(row))
+
     def runs(self) -> list[Run]:
         """All runs ever seen, oldest first."""
         rows = self._db.read("SELECT key, name, id, id_file, total_steps FROM runs ORDER BY created_ms, key")

@@ -90,8 +90,8 @@ class Scene:
         """As a start of the daemon with this configuration."""
         chosen = {"team": self.team, "mail": self.mail} if notifiers is None else notifiers
         self.rules = Rules(self.db, rules, [RUN], ["mlflow"], self.clock)
-        self.exporter = Exporter(self.db, [RUN], {"mlflow": self.sink}, self.clock)
-        self.alerts = AlertDispatcher(self.db, rules, [RUN], chosen, "mlflow", self.clock)
+        self.exporter = Exporter(self.db, {"mlflow": self.sink}, self.clock)
+        self.alerts = AlertDispatcher(self.db, rules, chosen, "mlflow", self.clock)
         self.rules.start()
         self.alerts.start()
 
@@ -366,6 +366,16 @@ def test_points_of_a_run_that_cannot_be_found_wait_for_it(scene):
     scene.clock.advance(61)
     scene.exporter.tick()
     assert scene.deliveries.pending() == 0
+
+
+def test_points_of_a_run_that_left_the_configuration_still_arrive(scene):
+    """The exporter knows runs from the ledger, not from the configuration."""
+    scene.ledger.register_run(Run(key="id:old", name="old", id="old"), scene.clock.now())
+    scene.deliveries.enqueue(
+        sink="mlflow", run="id:old", identity="x", points=[], tags={"a": "b"}, now=scene.clock.now()
+    )
+    scene.exporter.tick()
+    assert scene.sink.tags == {"a": "b"}
 
 
 def test_a_run_is_looked_up_once(scene):
