@@ -206,6 +206,8 @@ class MlflowSink(Sink):
             os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(math.ceil(self._options.timeout))
             # Read when mlflow is imported. Its usage reports would run two threads and leave the user's network.
             os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            # Its log lines go where the program's go, in their form, instead of to a handler of its own.
+            os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
             from mlflow import MlflowClient
 
             self._cached_client = MlflowClient(tracking_uri=self._options.uri)

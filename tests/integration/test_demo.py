@@ -54,8 +54,8 @@ def test_the_alarm_and_its_end_are_printed_as_delivered(
 ) -> None:
     delivered = [block for block in outcome.stdout.split("\n\n") if re.match(rf"  {channel}, \d\d:\d\d:\d\d\n", block)]
     (critical,) = [block for block in delivered if "[critical] photo-restorer: fd_efficientnet_lite0 rose" in block]
-    assert "and 800, over 5 evaluations: worse." in critical
-    assert any("[resolved]" in block and "It had fired at step 800." in block for block in delivered)
+    assert "at step 800, within 5 evaluations. That is worse." in critical
+    assert any("was critical" in block and "It had fired at step 800, when" in block for block in delivered)
 
 
 @pytest.mark.slow
