@@ -1,7 +1,7 @@
 """The plugin SDK: the one module of ours that a plugin imports.
 
 Four kinds of plugin, found through entry points (groups ``metricwatch.metrics``, ``.samplers``, ``.sinks``,
-``.notifiers``). Importing a plugin's module must be cheap: torch and its friends wait for ``open()``.
+``.notifiers``). Importing a plugin's module must be cheap: torch and its friends wait until they are used.
 Metrics and samplers live in the worker process, sinks and notifiers in the daemon.
 """
 
@@ -19,6 +19,7 @@ from metricwatch.errors import (
     MissingWeightsError,
     PermanentError,
     PluginError,
+    RunGoneError,
     TemporaryError,
 )
 from metricwatch.records import (
@@ -43,7 +44,6 @@ else:
     Arrays = Mapping
 
 __all__ = [
-    "API_VERSION",
     "Alert",
     "AlertState",
     "Arrays",
@@ -62,6 +62,7 @@ __all__ = [
     "Point",
     "RemoteRun",
     "Run",
+    "RunGoneError",
     "Sampler",
     "SamplerSpec",
     "ScoreState",
@@ -71,8 +72,6 @@ __all__ = [
     "Value",
     "WindowPoint",
 ]
-
-API_VERSION = 1
 
 Need = Literal["reference", "content", "style", "prompt"]
 
@@ -234,6 +233,8 @@ class Sampler(ABC):
 
 class Sink(ABC):
     """Where curves go. The daemon calls it from one thread, at least once for each delivery.
+
+    write() raises RunGoneError when the run is deleted or unknown: the points are kept, and find_run is asked anew.
 
     Options is a frozen dataclass whose fields are the keys a user may write under the sink's name. A method
     raises TemporaryError when trying the very same call later may help, PermanentError when it never will.

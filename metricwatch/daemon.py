@@ -17,7 +17,7 @@ from metricwatch.api import Notifier, Sink
 from metricwatch.clock import Clock, SystemClock
 from metricwatch.config.options import bind_options
 from metricwatch.config.schema import Config
-from metricwatch.errors import MetricwatchError, WorkerError
+from metricwatch.errors import WorkerError
 from metricwatch.export.stage import Exporter
 from metricwatch.lanes import Lanes
 from metricwatch.protocol import Configure
@@ -31,6 +31,7 @@ from metricwatch.supervisor.process import WorkerProcess
 from metricwatch.supervisor.stage import Policy, Progress, Supervisor
 from metricwatch.telemetry import Health, HealthServer
 from metricwatch.watch.events import EventHints
+from metricwatch.watch.scan import concerns
 from metricwatch.watch.stage import Watcher
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,7 @@ log = structlog.get_logger(__name__)
 # The stages look at the clock this often; events and the worker's messages wake them at once.
 _PERIOD_SECONDS = 0.5
 _MOST_FAILED_STARTS = 3
+_ATTEMPTS_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,10 @@ class App:
         notifiers = load_notifiers(config)
         self._closers.extend(sink.close for sink in sinks.values())
         self._closers.extend(notifier.close for notifier in notifiers.values())
-        self.watcher = Watcher(self.db, config.watch, EventHints(self.wake), self._clock)
+        self.sources = [entry.source for entry in config.watch]
+        patterns = [entry.samples for entry in config.watch]
+        hints = EventHints(self.wake, lambda path: any(concerns(pattern, path) for pattern in patterns))
+        self.watcher = Watcher(self.db, config.watch, hints, self._clock)
         self._closers.append(self.watcher.close)
         self.supervisor = Supervisor(
             self.db,
@@ -87,6 +92,7 @@ class App:
             spawn=lambda: spawn_worker(config, wake=self.wake),
             policy=Policy(
                 heartbeat_timeout=config.worker.heartbeat_timeout,
+                stall_timeout=config.worker.stall_timeout,
                 idle_exit=config.worker.idle_exit,
                 recycle_after=config.worker.recycle_after,
             ),
@@ -127,11 +133,14 @@ class App:
         """
         jobs, deliveries, notifications = Ledger(self.db), Deliveries(self.db), NotificationLog(self.db)
         before = jobs.job_counts()
+        self.watcher.only_present = True
+        self.supervisor.most_attempts = _ATTEMPTS_ONCE
         with self._turn():
             while not self._stop.is_set() and not self._all_scored(jobs):
                 counts = jobs.job_counts()
                 finished = sum(counts[state] - before[state] for state in ("done", "failed", "quarantined"))
-                progress(self.supervisor.progress, finished, finished + jobs.unfinished() + self.watcher.settling())
+                left = jobs.unfinished(self.sources) + self.watcher.settling()
+                progress(self.supervisor.progress, finished, finished + left)
                 self._stop.wait(0.1)
             deadline = time.monotonic() + drain.total_seconds()
             while not self._stop.is_set() and time.monotonic() < deadline:
@@ -149,13 +158,13 @@ class App:
         )
 
     def stop(self) -> None:
-        """Ask run() to return. Safe to call from a signal handler and from any thread."""
+        """Ask run() to return. Safe from any thread; a signal handler must call it from a new one."""
         self._stop.set()
 
     def wake(self) -> None:
-        """Something happened: turn now."""
+        """Files or the worker have something to tell: turn now. What follows from it is no half second's hurry."""
         if self._lanes is not None:
-            self._lanes.wake()
+            self._lanes.wake("score")
 
     def close(self) -> None:
         """Stop the worker and give lock, ledger and connections back. A second call does nothing."""
@@ -163,8 +172,8 @@ class App:
         while self._closers:
             try:
                 self._closers.pop()()
-            except MetricwatchError as error:
-                log.warning("close.failed", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - a plugin's failure must not keep the ledger locked
+                log.warning("close.failed", reason=str(error) or type(error).__name__)
 
     def __enter__(self) -> Self:
         return self
@@ -191,7 +200,7 @@ class App:
     def _all_scored(self, jobs: Ledger) -> bool:
         if self.supervisor.failed_starts >= _MOST_FAILED_STARTS:
             raise WorkerError(f"the worker does not start: {self.supervisor.last_error}")
-        return self.watcher.settled() and not jobs.unfinished() and not self.rules.behind()
+        return self.watcher.settled() and not jobs.unfinished(self.sources) and not self.rules.behind()
 
 
 def load_sink(config: Config) -> Sink:

@@ -31,6 +31,10 @@ class PermanentError(MetricwatchError):
     """The same request will be refused for ever: set it aside with its reason."""
 
 
+class RunGoneError(PermanentError):
+    """The run that points were to go to is deleted or not there (any more). The points are good and can wait."""
+
+
 class InputError(PermanentError):
     """A file or directory of the user's cannot be used: missing, unreadable, or not what it claims to be."""
 

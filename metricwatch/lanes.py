@@ -34,9 +34,11 @@ class _Lane:
 
     def _run(self) -> None:
         try:
-            while not self._stop.is_set():
-                # Cleared before the work: what happens meanwhile wakes the next turn.
+            while True:
+                # Cleared before the look at stop and before the work: what happens meanwhile wakes the next turn.
                 self._woken.clear()
+                if self._stop.is_set():
+                    return
                 self.turned = time.monotonic()
                 if sum(tick() for tick in self._ticks) == 0:
                     self._woken.wait()
@@ -62,10 +64,11 @@ class Lanes:
         # It says at INFO that each job was executed, twice a second.
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
 
-    def wake(self) -> None:
-        """Turn now: something happened."""
+    def wake(self, name: str | None = None) -> None:
+        """Turn a lane now, or all of them: something happened."""
         for lane in self._lanes:
-            lane.wake()
+            if name in {None, lane.thread.name}:
+                lane.wake()
 
     def turning(self) -> bool:
         """True while every lane has come round lately."""

@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 _FIRST_RETRY = timedelta(seconds=2)
 _MOST_RETRY = timedelta(minutes=5)
+_MOST_AGE = timedelta(hours=24)
 
 
 class AlertDispatcher:
@@ -79,9 +80,7 @@ class AlertDispatcher:
         try:
             notifier.send(self._compose(pending))
         except TemporaryError as error:
-            wait = error.retry_after or backoff(pending.attempts + 1, first=_FIRST_RETRY, most=_MOST_RETRY)
-            self._log.postpone(pending.id, str(error), self._clock.now() + wait)
-            log.warning("notification.postponed", notifier=name, reason=str(error), seconds=wait.total_seconds())
+            self._postpone(pending, error)
         except PermanentError as error:
             self._log.fail(pending.id, str(error))
             log.error("notification.failed", notifier=name, rule=pending.alert.rule, reason=str(error))
@@ -94,6 +93,18 @@ class AlertDispatcher:
             self._log.sent(pending.id, self._clock.now())
             log.info("notification.sent", notifier=name, rule=pending.alert.rule, event_kind=pending.event)
         return 1
+
+    def _postpone(self, pending: PendingNotification, error: TemporaryError) -> None:
+        now = self._clock.now()
+        if now - from_ms(pending.created_ms) > _MOST_AGE:
+            # Those behind it are fresher news.
+            self._log.fail(pending.id, f"given up after {_MOST_AGE}: {error}")
+            log.error("notification.failed", notifier=pending.notifier, rule=pending.alert.rule, reason=str(error))
+            return
+        wait = error.retry_after or backoff(pending.attempts + 1, first=_FIRST_RETRY, most=_MOST_RETRY)
+        self._log.postpone(pending.id, str(error), now + wait)
+        seconds = wait.total_seconds()
+        log.warning("notification.postponed", notifier=pending.notifier, reason=str(error), seconds=seconds)
 
     def _compose(self, pending: PendingNotification) -> Notification:
         alert = pending.alert

@@ -130,6 +130,7 @@ rules:
 #  idle_exit: 10m
 #  recycle_after: 500              # evaluations, then a fresh process
 #  heartbeat_timeout: 60s          # silence after which it counts as hung
+#  stall_timeout: 30m              # signs of life without progress for so long: the same
 #  threads: 4                      # CPU threads. Default: the library's choice
 
 # Health and the daemon's own metrics over HTTP. Default: no port, no server.

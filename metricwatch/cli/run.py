@@ -21,6 +21,7 @@ def command(
 ) -> None:
     """Watch, score, log and alert until stopped (SIGTERM or Ctrl-C), or once over what is there."""
     import signal
+    import threading
 
     from metricwatch.config.loader import load_config
     from metricwatch.config.quantities import parse_duration
@@ -32,7 +33,8 @@ def command(
         raise typer.BadParameter(str(error), param_hint="--drain") from error
     with App(load_config(config)) as app:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: app.stop())
+            # In a thread: the handler interrupts the main thread, which may hold the very lock that stop() needs.
+            signal.signal(number, lambda *_: threading.Thread(target=app.stop).start())
         if not once:
             app.run()
             return

@@ -128,8 +128,10 @@ def _evaluate(settings: Configure, request: Evaluate) -> Evaluation:
                     match reply:
                         case Heartbeat():
                             show(reply.phase or "starting", reply.done, reply.total)
-                        case Log() if reply.level in {"warning", "error"}:
-                            error = _say(reply) if reply.level == "error" else (_say(reply) and error)
+                        case Log(level="error"):
+                            error = _say(reply)
+                        case Log(level="warning"):
+                            _say(reply)
                         case Result():
                             return reply.evaluation
                         case Failure():

@@ -150,6 +150,7 @@ class WorkerConfig(Section):
     idle_exit: PositiveDuration = timedelta(minutes=10)
     recycle_after: int = Field(default=500, ge=1)
     heartbeat_timeout: PositiveDuration = timedelta(seconds=60)
+    stall_timeout: PositiveDuration = timedelta(minutes=30)
     threads: int | None = Field(default=None, ge=1)
 
     @field_validator("device")

@@ -59,7 +59,7 @@ class WatchEntry(Section):
     @property
     def source(self) -> str:
         """The identity of this entry in the ledger."""
-        return f"{self.target.key}::{self.samples}"
+        return self.target.key
 
     @field_validator("run")
     @classmethod

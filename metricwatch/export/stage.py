@@ -9,8 +9,8 @@ import structlog
 
 from metricwatch.api import Sink
 from metricwatch.clock import Clock, backoff
-from metricwatch.errors import PermanentError, TemporaryError
-from metricwatch.records import Delivery
+from metricwatch.errors import PermanentError, RunGoneError, TemporaryError
+from metricwatch.records import Delivery, Point
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
@@ -42,31 +42,58 @@ class Exporter:
             return 0
         try:
             run_id = self._run_id(name, sink, batch[0].run)
+            return self._write(sink, run_id, batch)
         except TemporaryError as error:
             self._postpone(batch, error)
-            return 0
-        except PermanentError as error:
+        except RunGoneError as error:
             # The points are good, the run is not: they wait until somebody restores it or mends the configuration.
+            self._deliveries.forget_remote_run(name, batch[0].run)
             self._postpone(batch, TemporaryError(str(error), retry_after=_MOST_RETRY))
-            return 0
-        return self._write(sink, run_id, batch)
+        except PermanentError as error:
+            self._postpone(batch, TemporaryError(str(error), retry_after=_MOST_RETRY))
+        except Exception as error:
+            # A plugin that breaks its contract must not stop the daemon, nor cost a point.
+            log.exception("delivery.failed", sink=name)
+            self._postpone(batch, TemporaryError(f"{type(error).__name__}: the sink failed in a way it should not"))
+        return 0
 
     def _write(self, sink: Sink, run_id: str, batch: Sequence[Delivery]) -> int:
+        """Write a batch, halving it around what the sink refuses. Raises everything but that refusal."""
         points = [point for delivery in batch for point in delivery.points]
         tags = {key: value for delivery in batch for key, value in delivery.tags.items()}
         try:
             sink.write(run_id, points, tags)
-        except TemporaryError as error:
-            self._postpone(batch, error)
-            return 0
+        except RunGoneError:
+            raise
         except PermanentError as error:
             if len(batch) == 1:
-                self._reject(batch, str(error))
-                return 1
-            # One bad row spoils the batch: alone, each shows whether it was the one.
-            return sum(self._write(sink, run_id, [delivery]) for delivery in batch)
+                return self._write_piecewise(sink, run_id, batch[0], str(error))
+            middle = len(batch) // 2
+            return self._write(sink, run_id, batch[:middle]) + self._write(sink, run_id, batch[middle:])
         self._deliveries.sent(batch, self._clock.now())
         return len(batch)
+
+    def _write_piecewise(self, sink: Sink, run_id: str, delivery: Delivery, reason: str) -> int:
+        """One point that is refused must not take its siblings along: each is tried alone."""
+        pieces: list[tuple[str, list[Point], dict[str, str]]] = [
+            *((point.key, [point], {}) for point in delivery.points),
+            *((key, [], {key: value}) for key, value in delivery.tags.items()),
+        ]
+        refused = []
+        for key, points, tags in pieces if len(pieces) > 1 else []:
+            try:
+                sink.write(run_id, points, tags)
+            except RunGoneError:
+                raise
+            except PermanentError as error:
+                refused.append(f"{key}: {error}")
+        if refused or len(pieces) <= 1:
+            self._deliveries.reject(delivery, "; ".join(refused) or reason)
+            run = self._name(delivery.run)
+            log.error("delivery.rejected", sink=delivery.sink, run=run, reason="; ".join(refused) or reason)
+        else:
+            self._deliveries.sent([delivery], self._clock.now())
+        return 1
 
     def _run_id(self, name: str, sink: Sink, key: str) -> str:
         known = self._deliveries.remote_run(name, key)
@@ -83,13 +110,6 @@ class Exporter:
         self._deliveries.postpone(batch, str(error), self._clock.now() + wait)
         name = self._name(batch[0].run)
         log.warning("delivery.postponed", sink=batch[0].sink, run=name, reason=str(error), seconds=wait.total_seconds())
-
-    def _reject(self, batch: Sequence[Delivery], reason: str) -> None:
-        for delivery in batch:
-            self._deliveries.reject(delivery, reason)
-        log.error(
-            "delivery.rejected", sink=batch[0].sink, run=self._name(batch[0].run), count=len(batch), reason=reason
-        )
 
     def _name(self, key: str) -> str:
         return self._ledger.run(key).name

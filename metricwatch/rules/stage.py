@@ -44,6 +44,8 @@ class Rules:
                 for rule in self._rules:
                     definition = _definition(rule)
                     mark = self._alerts.mark(run.key, rule.name)
+                    if mark is not None and mark.definition != definition:
+                        self._retire(run, rule)
                     if mark is None or mark.definition != definition:
                         newest = self._scores.newest_id(run.key, rule.metric)
                         self._alerts.set_mark(
@@ -59,6 +61,16 @@ class Rules:
                         now=self._clock.now(),
                         announce=False,
                     )
+
+    def _retire(self, run: Run, rule: MovesRule) -> None:
+        """Forget what the rule said in its earlier form. Whoever was told that it fires hears it from the new one."""
+        self._alerts.forget_states(run.key, rule.name)
+        for alert in self._alerts.of_rule(run.key, rule.name):
+            if alert.state is AlertState.FIRING:
+                reason = "the rule was changed"
+                self._alerts.resolve(
+                    alert.id, step=None, value=None, reason=reason, now=self._clock.now(), announce=False
+                )
 
     def tick(self) -> int:
         """Bring every rule up to date with the scores; returns how many rules had something new to look at."""
@@ -81,10 +93,10 @@ class Rules:
         return (mark, newest) if mark is not None and newest > mark.up_to_score else None
 
     def _evaluate(self, run: Run, rule: MovesRule, mark: RuleMark, newest: int) -> None:
+        series = from_scores(self._scores.series(run.key, rule.metric))
+        states = evaluate(rule, series)
         with self._db.transaction():
-            series = from_scores(self._scores.series(run.key, rule.metric))
-            states = evaluate(rule, series)
-            self._write_states(run, rule, states)
+            self._write_states(run, rule, states, newest)
             changed = self._write_alerts(run, rule, mark, series, episodes(states))
             if changed:
                 self._tag(run, rule, states[-1], newest)
@@ -94,7 +106,7 @@ class Rules:
                 RuleMark(definition=mark.definition, since_score=mark.since_score, up_to_score=newest),
             )
 
-    def _write_states(self, run: Run, rule: MovesRule, states: Sequence[StepState]) -> None:
+    def _write_states(self, run: Run, rule: MovesRule, states: Sequence[StepState], newest: int) -> None:
         before = self._alerts.states(run.key, rule.name)
         changed = []
         for state in states:
@@ -105,16 +117,15 @@ class Rules:
                 direction=state.direction,
                 change=state.change,
                 note=state.note,
-                revision=old.revision + 1 if old else 0,
             )
-            if old is not None and _content(old) == _content(new):
+            if old == new:
                 continue
             changed.append(new)
             if old is None or old.state != new.state:
-                self._send_point(run, rule, new)
+                self._send_point(run, rule, new, newest)
         self._alerts.set_states(run.key, rule.name, changed)
 
-    def _send_point(self, run: Run, rule: MovesRule, state: RuleState) -> None:
+    def _send_point(self, run: Run, rule: MovesRule, state: RuleState, newest: int) -> None:
         now = self._clock.now()
         point = Point(
             key=f"alert/{rule.name}",
@@ -126,7 +137,7 @@ class Rules:
             self._deliveries.enqueue(
                 sink=sink,
                 run=run.key,
-                identity=f"rule/{run.key}/{rule.name}/{state.step}/{state.revision}",
+                identity=f"rule/{run.key}/{rule.name}/{state.step}/{newest}/{point.timestamp_ms}",
                 points=[point],
                 tags={},
                 now=now,
@@ -146,12 +157,17 @@ class Rules:
         matched: set[int] = set()
         changed = False
         for episode in found:
-            alert = next((a for a in reversed(recorded) if a.id not in matched and _same(a, episode)), None)
+            same = [a for a in recorded if a.id not in matched and _same(a, episode)]
+            # One that is still open in both comes first: there must never be two open ones.
+            is_open = episode.resolved_step is None
+            alert = max(same, key=lambda a: ((a.state is AlertState.FIRING) == is_open, a.id), default=None)
             if alert is not None:
                 matched.add(alert.id)
-            if alert is None or (alert.state is AlertState.RESOLVED and episode.resolved_step is None):
+            if alert is None or (alert.state is AlertState.RESOLVED and is_open):
                 ended = episode.resolved_id
-                news = ended is None or max(episode.fired_id, ended) > mark.since_score
+                # What is over, or is part of what people were told already, is history.
+                told = any(_same(a, episode) for a in recorded)
+                news = ended is None or (max(episode.fired_id, ended) > mark.since_score and not told)
                 self._alerts.add(_new_alert(run, rule, episode), announce=news, now=now)
                 changed = True
                 continue
@@ -185,7 +201,7 @@ class Rules:
             self._deliveries.enqueue(
                 sink=sink,
                 run=run.key,
-                identity=f"tag/{run.key}/{rule.name}/{newest}",
+                identity=f"tag/{run.key}/{rule.name}/{newest}/{to_ms(now)}",
                 points=[],
                 tags={f"metricwatch.alert.{rule.name}": text},
                 now=now,
@@ -194,10 +210,6 @@ class Rules:
 
 def _definition(rule: MovesRule) -> str:
     return hashlib.blake2b(rule.model_dump_json(exclude={"receivers"}).encode(), digest_size=8).hexdigest()
-
-
-def _content(state: RuleState) -> tuple[object, ...]:
-    return (state.state, state.direction, state.change, state.note)
 
 
 def _same(alert: Alert, episode: Episode) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metricwatch.config.schema import MovesRule
 from metricwatch.records import AlertState, Direction, ScoreState, WindowPoint
@@ -53,24 +53,28 @@ def evaluate(rule: MovesRule, series: Sequence[Observation]) -> list[StepState]:
 
     The state at a step depends on that step and earlier ones alone. An evaluation without a value, of another
     series, or with an image count more than 2% off the window's others is not comparable: the window starts anew.
+    While it fills, what fired before goes on firing: an alert ends when it is seen to be over, not when nobody can
+    tell.
     """
     states: list[StepState] = []
     window: list[Observation] = []
     for item in series:
         if item.state is not ScoreState.OK or item.value is None:
             window = []
-            states.append(_inactive(item, f"not comparable: {item.state.value}"))
+            states.append(_unjudged(item, f"not comparable: {item.state.value}", states))
             continue
         kept = window[-(rule.across - 1) :]
         obstacle = _obstacle(kept, item)
         window = [item] if obstacle else [*kept, item]
         if len(window) < rule.across:
             filling = f"window {len(window)} of {rule.across}"
-            states.append(_inactive(item, f"not comparable: {obstacle}; {filling}" if obstacle else filling))
+            note = f"not comparable: {obstacle}; {filling}" if obstacle else filling
+            states.append(_unjudged(item, note, states))
             continue
         found = movement(rule, window)
         if found is None:
-            states.append(_inactive(item, "moved no further than the bound"))
+            note = "moved no further than the bound"
+            states.append(StepState(id=item.id, step=item.step, state=AlertState.INACTIVE, note=note, value=item.value))
             continue
         states.append(
             StepState(
@@ -120,7 +124,10 @@ def _episode(fired: StepState, ended: StepState | None = None, reason: str = "")
     )
 
 
-def _inactive(item: Observation, note: str) -> StepState:
+def _unjudged(item: Observation, note: str, before: Sequence[StepState]) -> StepState:
+    """The state where the window does not suffice for a judgement: as before, and the note says why."""
+    if before and before[-1].state is AlertState.FIRING:
+        return replace(before[-1], id=item.id, step=item.step, value=item.value, note=f"still firing; {note}")
     return StepState(id=item.id, step=item.step, state=AlertState.INACTIVE, note=note, value=item.value)
 
 

@@ -24,6 +24,7 @@ from metricwatch.api import (
     Point,
     RemoteRun,
     Run,
+    RunGoneError,
     Sink,
     TemporaryError,
 )
@@ -44,6 +45,8 @@ _VERSION = re.compile(r"\d+\.\d+[\w.]{0,20}")
 _TRY_LATER = frozenset({408, 409, 425, 429, 499})
 _NOT_IMPLEMENTED = 501
 _TOO_LARGE = 413
+# What log-batch says of a run in the trash, with the code of an invalid parameter.
+_DELETED = "must be in the 'active' state"
 _NEEDS_LOGIN = frozenset({401, 403})
 
 
@@ -265,6 +268,8 @@ class MlflowSink(Sink):
         server_side = status in _TRY_LATER or (status >= 500 and status != _NOT_IMPLEMENTED)  # noqa: PLR2004
         if server_side or (foreign and status != _TOO_LARGE):
             return TemporaryError(text)
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or _DELETED in error.message:
+            return RunGoneError(text)
         return PermanentError(text)
 
     def _clean(self, text: str) -> str:

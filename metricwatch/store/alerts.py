@@ -24,14 +24,13 @@ class RuleMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleState:
-    """A rule's state at one step, as last computed. revision counts how often it has changed."""
+    """A rule's state at one step, as last computed."""
 
     step: int
     state: str
     direction: str | None
     change: float | None
     note: str
-    revision: int = 0
 
 
 class Alerts:
@@ -66,7 +65,7 @@ class Alerts:
     def states(self, run: str, rule: str) -> dict[int, RuleState]:
         """Per step, what the rule said when it was last computed."""
         rows = self._db.read(
-            "SELECT step, state, direction, change, note, revision FROM rule_states WHERE run = ? AND rule = ?",
+            "SELECT step, state, direction, change, note FROM rule_states WHERE run = ? AND rule = ?",
             (run, rule),
         )
         return {row["step"]: RuleState(**dict(row)) for row in rows}
@@ -74,7 +73,7 @@ class Alerts:
     def latest_state(self, run: str, rule: str) -> RuleState | None:
         """The rule's state at the run's last evaluated step."""
         row = self._db.read_one(
-            """SELECT step, state, direction, change, note, revision FROM rule_states
+            """SELECT step, state, direction, change, note FROM rule_states
                WHERE run = ? AND rule = ? ORDER BY step DESC LIMIT 1""",
             (run, rule),
         )
@@ -83,12 +82,17 @@ class Alerts:
     def set_states(self, run: str, rule: str, states: Iterable[RuleState]) -> None:
         with self._db.transaction() as tx:
             tx.executemany(
-                """INSERT INTO rule_states (run, rule, step, state, direction, change, note, revision)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                """INSERT INTO rule_states (run, rule, step, state, direction, change, note)
+                   VALUES (?, ?, ?, ?, ?, ?, ?)
                    ON CONFLICT (run, rule, step) DO UPDATE SET state = excluded.state, direction = excluded.direction,
-                     change = excluded.change, note = excluded.note, revision = excluded.revision""",
-                [(run, rule, s.step, s.state, s.direction, s.change, s.note, s.revision) for s in states],
+                     change = excluded.change, note = excluded.note""",
+                [(run, rule, s.step, s.state, s.direction, s.change, s.note) for s in states],
             )
+
+    def forget_states(self, run: str, rule: str) -> None:
+        """Drop what a rule has said: its definition is another one now."""
+        with self._db.transaction() as tx:
+            tx.execute("DELETE FROM rule_states WHERE run = ? AND rule = ?", (run, rule))
 
     def of_rule(self, run: str, rule: str) -> list[Alert]:
         """All alerts of a rule on a run, oldest first."""

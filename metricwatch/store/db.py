@@ -84,7 +84,9 @@ class Database:
                 try:
                     yield self._connection
                 except BaseException:
-                    self._connection.execute("ROLLBACK")
+                    # On a full disk SQLite has rolled back by itself.
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
                     raise
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:

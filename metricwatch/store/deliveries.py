@@ -50,7 +50,7 @@ class Deliveries:
     def due(self, sink: str, now: datetime, limit: int) -> list[Delivery]:
         """The oldest pending deliveries of the run that has waited longest; [] when none is due.
 
-        Order within a run is kept: while its first delivery waits for another try, none of the run is due.
+        Order within a run is kept: while any of its deliveries waits for another try, none of the run is due.
         """
         rows = self._db.read(
             """SELECT id, sink, run, points, tags, attempts FROM deliveries
@@ -92,7 +92,7 @@ class Deliveries:
             )
 
     def reject(self, delivery: Delivery, reason: str) -> None:
-        """The sink will never take this one: set it aside with its reason."""
+        """The sink will never take this one, or a part of it: set it aside with its reason."""
         with self._db.transaction() as tx:
             tx.execute(
                 "UPDATE deliveries SET state = 'rejected', attempts = attempts + 1, reason = ? WHERE id = ?",
@@ -112,6 +112,11 @@ class Deliveries:
                    ON CONFLICT (sink, run) DO UPDATE SET id = excluded.id, url = excluded.url""",
                 (sink, run, remote.id, remote.url),
             )
+
+    def forget_remote_run(self, sink: str, run: str) -> None:
+        """Unpin a run that the sink no longer has."""
+        with self._db.transaction() as tx:
+            tx.execute("DELETE FROM remote_runs WHERE sink = ? AND run = ?", (sink, run))
 
     def backlog(self) -> list[Backlog]:
         """What is still pending, by sink and run, oldest first."""

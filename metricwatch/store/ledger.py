@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -30,6 +30,17 @@ class JobRow:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """The newest revision of a step. newest_ns and mtime_ns are the times of its youngest image and its folder."""
+
+    revision: int
+    digest: str
+    images: int
+    newest_ns: int
+    mtime_ns: int
+
+
 class Ledger:
     """Snapshots are born here, each with its job; the supervisor moves the job through its states."""
 
@@ -48,12 +59,23 @@ class Ledger:
                 (run.key, run.name, run.id, run.id_file, run.total_steps, to_ms(now)),
             )
 
-    def newest(self, source: str) -> dict[int, tuple[int, str]]:
-        """Per step of a source: its newest revision and that revision's digest."""
+    def newest(self, source: str) -> dict[int, Recorded]:
+        """Per step of a source: its newest revision."""
         rows = self._db.read(
-            "SELECT step, max(revision) AS revision, digest FROM snapshots WHERE source = ? GROUP BY step", (source,)
+            """SELECT step, max(revision) AS revision, digest, images, newest_ns, mtime_ns FROM snapshots
+               WHERE source = ? GROUP BY step""",
+            (source,),
         )
-        return {row["step"]: (row["revision"], row["digest"]) for row in rows}
+        return {
+            row["step"]: Recorded(
+                revision=row["revision"],
+                digest=row["digest"],
+                images=row["images"],
+                newest_ns=row["newest_ns"],
+                mtime_ns=row["mtime_ns"],
+            )
+            for row in rows
+        }
 
     def add_snapshot(
         self,
@@ -61,11 +83,9 @@ class Ledger:
         source: str,
         run: str,
         step: int,
-        revision: int,
         path: str,
         members: tuple[str, ...] | None,
-        digest: str,
-        images: int,
+        recorded: Recorded,
         now: datetime,
     ) -> int | None:
         """Record a settled snapshot and queue its job, together. Returns its id, None when it is known already.
@@ -74,17 +94,20 @@ class Ledger:
         """
         with self._db.transaction() as tx:
             row = tx.execute(
-                """INSERT INTO snapshots (source, run, step, revision, path, members, digest, images, settled_ms)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id""",
+                """INSERT INTO snapshots
+                     (source, run, step, revision, path, members, digest, images, newest_ns, mtime_ns, settled_ms)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id""",
                 (
                     source,
                     run,
                     step,
-                    revision,
+                    recorded.revision,
                     path,
                     None if members is None else json.dumps(members),
-                    digest,
-                    images,
+                    recorded.digest,
+                    recorded.images,
+                    recorded.newest_ns,
+                    recorded.mtime_ns,
                     to_ms(now),
                 ),
             ).fetchone()
@@ -94,7 +117,7 @@ class Ledger:
                 """UPDATE jobs SET state = 'superseded', finished_ms = ?, reason = 'rewritten before it was scored'
                    WHERE state = 'queued' AND snapshot IN
                      (SELECT id FROM snapshots WHERE source = ? AND step = ? AND revision < ?)""",
-                (to_ms(now), source, step, revision),
+                (to_ms(now), source, step, recorded.revision),
             )
             tx.execute(
                 "INSERT INTO jobs (snapshot, state, created_ms) VALUES (?, 'queued', ?)", (row["id"], to_ms(now))
@@ -103,15 +126,18 @@ class Ledger:
 
     # --- written by the supervisor -------------------------------------------------------------------------
 
-    def claim(self, now: datetime, ttl: timedelta) -> Job | None:
-        """Claim the oldest queued job that is due, or None. A claim not renewed within ttl lapses."""
+    def claim(self, now: datetime, ttl: timedelta, sources: Collection[str]) -> Job | None:
+        """Claim the oldest queued job of these sources that is due, or None. Not renewed within ttl, it lapses."""
         with self._db.transaction() as tx:
             row = tx.execute(
-                f"""SELECT {_JOB_COLUMNS} FROM jobs JOIN snapshots ON snapshots.id = jobs.snapshot
-                    WHERE (jobs.state = 'queued' AND jobs.not_before_ms <= :now)
-                       OR (jobs.state = 'leased' AND jobs.lease_ms <= :now)
+                f"""SELECT {_JOB_COLUMNS} FROM jobs INDEXED BY jobs_open
+                    CROSS JOIN snapshots ON snapshots.id = jobs.snapshot
+                    WHERE jobs.state IN ('queued', 'leased')
+                      AND ((jobs.state = 'queued' AND jobs.not_before_ms <= :now)
+                           OR (jobs.state = 'leased' AND jobs.lease_ms <= :now))
+                      AND source IN (SELECT value FROM json_each(:sources))
                     ORDER BY jobs.id LIMIT 1""",  # noqa: S608 - a constant of ours, no value of the user's
-                {"now": to_ms(now)},
+                {"now": to_ms(now), "sources": json.dumps(list(sources))},
             ).fetchone()
             if row is None:
                 return None
@@ -153,15 +179,29 @@ class Ledger:
 
     # --- read by everyone ----------------------------------------------------------------------------------
 
-    def unfinished(self) -> int:
-        """How many jobs are queued or at work."""
-        row = self._db.read_one("SELECT count(*) AS n FROM jobs WHERE state IN ('queued', 'leased')")
-        return int(row["n"]) if row else 0
+    def unfinished(self, sources: Collection[str]) -> int:
+        """How many jobs of these sources are queued or at work."""
+        row = self._open_jobs("count(*) AS n", "jobs.state IN ('queued', 'leased')", sources)
+        return int(row["n"])
 
-    def next_due(self) -> datetime | None:
-        """When the earliest queued job may be claimed, or None when none is queued."""
-        row = self._db.read_one("SELECT min(not_before_ms) AS due FROM jobs WHERE state = 'queued'")
-        return from_ms(row["due"]) if row and row["due"] is not None else None
+    def next_due(self, sources: Collection[str]) -> datetime | None:
+        """When the earliest queued job of these sources may be claimed, or None when none is queued."""
+        row = self._open_jobs("min(not_before_ms) AS due", "jobs.state = 'queued'", sources)
+        return from_ms(row["due"]) if row["due"] is not None else None
+
+    def has_newer(self, snapshot: Snapshot) -> bool:
+        """True when the step has been rewritten since."""
+        sql = "SELECT 1 FROM snapshots WHERE source = ? AND step = ? AND revision > ?"
+        return bool(self._db.read(sql, (snapshot.source, snapshot.step, snapshot.revision)))
+
+    def _open_jobs(self, columns: str, condition: str, sources: Collection[str]) -> sqlite3.Row:
+        (row,) = self._db.read(
+            f"""SELECT {columns} FROM jobs INDEXED BY jobs_open CROSS JOIN snapshots ON snapshots.id = jobs.snapshot
+                WHERE jobs.state IN ('queued', 'leased') AND {condition}
+                  AND source IN (SELECT value FROM json_each(?))""",  # noqa: S608 - constants of this class
+            (json.dumps(list(sources)),),
+        )
+        return row
 
     def job_counts(self) -> Mapping[str, int]:
         """Jobs by state; every state is named, also those that count 0."""

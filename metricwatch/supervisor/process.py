@@ -10,10 +10,15 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import structlog
+
 from metricwatch.errors import WorkerError
 from metricwatch.protocol import Configure, Evaluate, Message, Reply, Request, Stop, decode, encode
 
+log = structlog.get_logger(__name__)
+
 _TAIL_BYTES = 2000
+_KILL_SECONDS = 10.0
 
 
 class WorkerProcess:
@@ -34,7 +39,7 @@ class WorkerProcess:
         self._wake = wake
         self._log_file = log_file
         self._replies: queue.SimpleQueue[Reply | WorkerError] = queue.SimpleQueue()
-        child_reads, self._write_fd = os.pipe()
+        child_reads, write_fd = os.pipe()
         read_fd, child_writes = os.pipe()
         try:
             output = open(log_file, "wb") if log_file else None  # noqa: SIM115 - handed to the child, closed below
@@ -56,14 +61,15 @@ class WorkerProcess:
                 if output:
                     output.close()
         except OSError as error:
-            os.close(self._write_fd)
+            os.close(write_fd)
             os.close(read_fd)
             raise WorkerError(f"cannot start a worker process: {error}") from error
         finally:
             os.close(child_reads)
             os.close(child_writes)
-        self._reader = threading.Thread(target=self._read, args=(read_fd,), name="worker-reader", daemon=True)
-        self._reader.start()
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        for name, target, fd in (("reader", self._read, read_fd), ("writer", self._write, write_fd)):
+            threading.Thread(target=target, args=(fd,), name=f"worker-{name}", daemon=True).start()
         self.send(configure)
 
     @property
@@ -71,13 +77,8 @@ class WorkerProcess:
         return self._process.pid
 
     def send(self, request: Request) -> None:
-        """Hand the worker a message. A worker that is gone already is found by the next poll(), not here."""
-        data = encode(request)
-        try:
-            while data:
-                data = data[os.write(self._write_fd, data) :]
-        except OSError:
-            return
+        """Hand the worker a message, without waiting for it. One that is gone is found by poll(), not here."""
+        self._requests.put(request)
 
     def poll(self) -> list[Reply]:
         """Everything the worker has said since the last poll. Raises WorkerError once, when it has gone."""
@@ -98,22 +99,32 @@ class WorkerProcess:
     def stop(self, grace: float = 5.0) -> None:
         """Ask it to exit, insist after `grace` seconds, and wait until it is gone."""
         self.send(Stop())
-        self._close()
+        self._requests.put(None)
         try:
             self._process.wait(grace)
         except subprocess.TimeoutExpired:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once and wait until it is gone."""
+        """End it at once and wait until it is gone; a second call does nothing."""
+        self._requests.put(None)
         self._process.kill()
-        self._process.wait()
-        self._close()
+        try:
+            self._process.wait(_KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Stuck in the kernel, on a dead file server for one. It ends when that does; we have work to do.
+            log.warning("worker.unkillable", pid=self._process.pid)
 
-    def _close(self) -> None:
-        if self._write_fd >= 0:
-            os.close(self._write_fd)
-            self._write_fd = -1
+    def _write(self, fd: int) -> None:
+        """Write what send() was given, in a thread of its own: a worker that does not read blocks nobody else."""
+        with open(fd, "wb", buffering=0) as pipe:
+            while (request := self._requests.get()) is not None:
+                data = memoryview(encode(request))
+                try:
+                    while data:
+                        data = data[pipe.write(data) or 0 :]
+                except OSError:
+                    return
 
     def _read(self, fd: int) -> None:
         with open(fd, "rb") as pipe:
@@ -123,19 +134,21 @@ class WorkerProcess:
                     self._replies.put(_reply(message))
                     self._wake()
             except WorkerError as error:
+                end = error
                 self._process.kill()
-                self._replies.put(error)
-                self._wake()
-                return
-        code = self._process.wait()
-        self._replies.put(WorkerError(f"the worker {_ending(code)}{self._tail()}"))
+                self._process.wait()
+            else:
+                end = WorkerError(f"the worker {_ending(self._process.wait())}{self._tail()}")
+        self._replies.put(end)
         self._wake()
 
     def _tail(self) -> str:
         if self._log_file is None:
             return ""
         try:
-            text = self._log_file.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
+            with self._log_file.open("rb") as file:
+                file.seek(max(0, self._log_file.stat().st_size - _TAIL_BYTES))
+                text = file.read().decode(errors="replace").strip()
         except OSError:
             return ""
         last = text.rsplit("\n", 1)[-1].strip()

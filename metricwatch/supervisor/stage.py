@@ -24,17 +24,20 @@ log = structlog.get_logger(__name__)
 _LEASE = timedelta(minutes=2)
 _START_TIMEOUT = timedelta(minutes=3)
 _FIRST_RETRY = timedelta(seconds=2)
-_MOST_RETRY = timedelta(minutes=1)
+_MOST_RETRY = timedelta(minutes=10)
+_MOST_RESTART = timedelta(minutes=1)
 # A job that takes its worker down twice will do so a third time.
 _MOST_CRASHES = 2
-_MOST_ATTEMPTS = 5
+# Files that change under the reader have a new revision by then, or are written without end.
+_MOST_CHANGES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """When to give a worker up: silent for too long, idle, or old."""
+    """When to give a worker up: silent for too long, alive without progress for too long, idle, or old."""
 
     heartbeat_timeout: timedelta
+    stall_timeout: timedelta
     idle_exit: timedelta
     recycle_after: int
 
@@ -82,11 +85,14 @@ class Supervisor:
         self._heard = 0.0
         self._renewed = 0.0
         self._idle_since = 0.0
+        self._progressed = 0.0
         self._evaluated = 0
         self._not_before = 0.0
         self._last_error = ""
         self.failed_starts = 0
         self.progress: Progress | None = None
+        # How often to try a job that may succeed later (the GPU is full, say); None: for ever.
+        self.most_attempts: int | None = None
 
     def start(self) -> None:
         """Queue again what a killed daemon left at work. The ledger's lock must be held."""
@@ -158,15 +164,21 @@ class Supervisor:
         if self._job is None or beat.job != self._job.id:
             return
         snapshot = self._job.snapshot
-        self.progress = Progress(
-            run=snapshot.run, step=snapshot.step, phase=beat.phase, done=beat.done, total=beat.total
-        )
+        progress = Progress(run=snapshot.run, step=snapshot.step, phase=beat.phase, done=beat.done, total=beat.total)
+        if progress != self.progress:
+            self.progress = progress
+            self._progressed = self._clock.monotonic()
         if self._clock.monotonic() - self._renewed > _LEASE.total_seconds() / 4:
             self._ledger.renew(self._job.id, self._clock.now(), _LEASE)
             self._renewed = self._clock.monotonic()
 
     def _on_result(self, job: Job, evaluation: Evaluation) -> None:
         now = self._clock.now()
+        keys = [score.key for score in evaluation.scores]
+        if len(set(keys)) != len(keys):
+            twice = ", ".join(sorted({key for key in keys if keys.count(key) > 1}))
+            self._on_failure(job, Failure(job=job.id, reason=f"two metrics gave the same key: {twice}"))
+            return
         with self._db.transaction():
             number = self._scores.record(job, evaluation, now)
             points = points_of(evaluation, prefix=self._prefix, step=job.snapshot.step, timestamp_ms=to_ms(now))
@@ -196,7 +208,9 @@ class Supervisor:
 
     def _on_failure(self, job: Job, failure: Failure) -> None:
         now = self._clock.now()
-        if (failure.retryable or failure.changed) and job.attempt < _MOST_ATTEMPTS:
+        if failure.changed and self._ledger.has_newer(job.snapshot):
+            self._ledger.finish(job.id, JobState.SUPERSEDED, now, "rewritten while it was scored")
+        elif self._may_try_again(job, failure):
             wait = backoff(job.attempt, first=_FIRST_RETRY, most=_MOST_RETRY)
             self._ledger.postpone(job.id, failure.reason, now + wait)
             log.warning("job.postponed", step=job.snapshot.step, reason=failure.reason, seconds=wait.total_seconds())
@@ -205,10 +219,14 @@ class Supervisor:
             log.error("job.failed", run=self._name(job), step=job.snapshot.step, reason=failure.reason)
         self._free()
 
+    def _may_try_again(self, job: Job, failure: Failure) -> bool:
+        if failure.changed:
+            return job.attempt < _MOST_CHANGES
+        return failure.retryable and (self.most_attempts is None or job.attempt < self.most_attempts)
+
     def _name(self, job: Job) -> str:
         """The run as people know it."""
-        entry = self._entries.get(job.snapshot.source)
-        return entry.target.name if entry else job.snapshot.run
+        return self._entries[job.snapshot.source].target.name
 
     def _free(self) -> None:
         self._job = None
@@ -223,8 +241,10 @@ class Supervisor:
         now = self._clock.monotonic()
         limit = self._policy.heartbeat_timeout if self._ready else max(_START_TIMEOUT, self._policy.heartbeat_timeout)
         if now - self._heard > limit.total_seconds():
-            self._worker.kill()
             self._on_death(f"the worker gave no sign of life for {limit.total_seconds():.0f} s and was killed")
+        elif self._job is not None and now - self._progressed > self._policy.stall_timeout.total_seconds():
+            stalled = self._policy.stall_timeout.total_seconds()
+            self._on_death(f"the worker made no progress for {stalled:.0f} s and was killed")
         elif self._ready and self._job is None:
             idle = now - self._idle_since > self._policy.idle_exit.total_seconds()
             if idle or self._evaluated >= self._policy.recycle_after:
@@ -233,19 +253,23 @@ class Supervisor:
                 self._worker = None
 
     def _on_death(self, reason: str) -> None:
-        self._worker = None
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker = None
         self._last_error = f"{reason}; {self._last_error}" if self._last_error else reason
         log.error("worker.died", reason=reason, step=self._job.snapshot.step if self._job else None)
         if not self._ready:
             self.failed_starts += 1
         attempts = max(1, self.failed_starts)
-        wait = backoff(attempts, first=_FIRST_RETRY, most=_MOST_RETRY)
+        wait = backoff(attempts, first=_FIRST_RETRY, most=_MOST_RESTART)
         self._not_before = self._clock.monotonic() + wait.total_seconds()
-        job, self._job, self.progress = self._job, None, None
+        job, begun = self._job, self.progress is not None
+        self._job, self.progress = None, None
         if job is None:
             return
         with self._db.transaction():
-            crashes = self._ledger.postpone(job.id, reason, self._clock.now() + wait, crashed=True)
+            # A worker that died before it began is not the job's fault.
+            crashes = self._ledger.postpone(job.id, reason, self._clock.now() + wait, crashed=begun)
             if crashes >= _MOST_CRASHES:
                 why = f"took its worker down {crashes} times; the last time {reason}"
                 self._ledger.finish(job.id, JobState.QUARANTINED, self._clock.now(), why)
@@ -257,21 +281,17 @@ class Supervisor:
         return self._claim(self._worker) if self._ready and self._job is None else 0
 
     def _wanted(self) -> bool:
-        due = self._ledger.next_due()
+        due = self._ledger.next_due(self._entries)
         return due is not None and due <= self._clock.now() and self._clock.monotonic() >= self._not_before
 
     def _claim(self, worker: WorkerProcess) -> int:
-        job = self._ledger.claim(self._clock.now(), _LEASE)
+        # Jobs of entries that left the configuration wait for their return.
+        job = self._ledger.claim(self._clock.now(), _LEASE, self._entries)
         if job is None:
             return 0
-        entry = self._entries.get(job.snapshot.source)
-        if entry is None:
-            reason = "no `watch` entry of the configuration leads to this snapshot any more"
-            self._ledger.finish(job.id, JobState.SUPERSEDED, self._clock.now(), reason)
-            return 1
         self._job = job
-        self._heard = self._renewed = self._clock.monotonic()
-        worker.send(_request(job, entry, self._metrics))
+        self._heard = self._renewed = self._progressed = self._clock.monotonic()
+        worker.send(_request(job, self._entries[job.snapshot.source], self._metrics))
         return 1
 
     def _start_worker(self) -> int:

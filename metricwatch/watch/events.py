@@ -28,8 +28,10 @@ class Hints:
 class EventHints(FileSystemEventHandler):
     """Listens to directory trees. A tree that cannot be listened to is left to the rescan, with a warning."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None], concerns: Callable[[str], bool] = lambda _: True) -> None:
+        """wake() is called when something happened to a path that `concerns` us; other paths are passed over."""
         self._wake = wake
+        self._concerns = concerns
         self._lock = threading.Lock()
         self._hints = Hints()
         self._observer: BaseObserver | None = None
@@ -63,8 +65,12 @@ class EventHints(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type in _IGNORED:
             return
+        paths = {os.fsdecode(path) for path in (event.src_path, event.dest_path) if path}
+        touched = set(filter(self._concerns, paths))
+        if not touched:
+            return
         with self._lock:
-            self._hints.touched.update(os.fsdecode(path) for path in (event.src_path, event.dest_path) if path)
+            self._hints.touched |= touched
             if isinstance(event, DirMovedEvent | FileMovedEvent) and event.dest_path:
                 self._hints.renamed.add(os.fsdecode(event.dest_path))
         self._wake()

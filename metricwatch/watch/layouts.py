@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 
 # "step_001000", "epoch=3-step=1000", "iter-500": the word says which of several numbers is meant.
-_TAGGED = re.compile(r"(?:global[_-]?step|step|iteration|iter)s?[_=\-. ]*(\d+)", re.IGNORECASE)
-_NUMBER = re.compile(r"\d+")
+_TAGGED = re.compile(r"(?:global[_-]?step|step|iteration|iter)s?[_=\-. ]*(\d+)", re.IGNORECASE | re.ASCII)
+_NUMBER = re.compile(r"\d+", re.ASCII)
 
 StepOf = Callable[[str, bool], int | None]
 
@@ -22,11 +22,11 @@ def step_of(name: str, is_directory: bool) -> int | None:
     stem = name if is_directory else os.path.splitext(name)[0]
     tagged = _TAGGED.search(stem)
     if tagged:
-        return int(tagged[1])
+        return _step(tagged[1])
     numbers = _NUMBER.findall(stem)
     if not numbers:
         return None
-    return int(numbers[-1] if is_directory else numbers[0])
+    return _step(numbers[-1] if is_directory else numbers[0])
 
 
 def step_by(pattern: str | None) -> StepOf:
@@ -37,6 +37,11 @@ def step_by(pattern: str | None) -> StepOf:
 
     def match_step(name: str, _is_directory: bool) -> int | None:
         found = compiled.search(name)
-        return int(found["step"]) if found and found["step"].isdecimal() else None
+        return _step(found["step"]) if found and found["step"].isdecimal() else None
 
     return match_step
+
+
+def _step(digits: str) -> int | None:
+    # MLflow and SQLite keep steps in 64 bits; a longer number is a hash or a date.
+    return int(digits) if len(digits) < 19 else None  # noqa: PLR2004

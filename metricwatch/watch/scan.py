@@ -30,11 +30,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """A candidate looked into. activity changes with any file, digest with the images alone."""
+    """A candidate looked into. activity changes with any file, digest with the images alone.
+
+    newest_ns is the modification time of the youngest image, 0 without any.
+    """
 
     activity: str
     digest: str
     images: int
+    newest_ns: int
     members: tuple[str, ...] | None
     marked: bool
 
@@ -52,14 +56,14 @@ def scan(pattern: str, step_of: StepOf, markers: Sequence[str], every: int | Non
     """Everything the glob matches, by step. Looks at names and directory times only, not inside directories."""
     found = Found()
     flat: dict[tuple[str, int], list[FileEntry]] = {}
-    marked: set[tuple[str, int]] = set()
+    marked: dict[tuple[str, int], int] = {}
     for item in _matches(pattern, markers):
         is_directory = _is_directory(item)
         is_marker = not is_directory and item.name.endswith(tuple(markers))
         if not (is_directory or is_marker or listing.is_image(item.name)):
             continue
         step = step_of(_without(item.name, markers) if is_marker else item.name, is_directory)
-        if step is None:
+        if step is None or not _is_text(item.path):
             if not is_marker:
                 found.ignored.append(item.path)
             continue
@@ -73,39 +77,52 @@ def scan(pattern: str, step_of: StepOf, markers: Sequence[str], every: int | Non
         if is_directory:
             _add(found, Candidate(step=step, path=item.path, mtime_ns=status.st_mtime_ns))
         elif is_marker:
-            marked.add((parent, step))
+            marked[parent, step] = max(status.st_mtime_ns, marked.get((parent, step), 0))
         else:
             entry = FileEntry(name=item.name, size=status.st_size, mtime_ns=status.st_mtime_ns)
             flat.setdefault((parent, step), []).append(entry)
     for (parent, step), members in sorted(flat.items()):
         members.sort(key=lambda entry: entry.name)
-        _add(found, Candidate(step=step, path=parent, members=tuple(members), marked=(parent, step) in marked))
+        # As for directories: a marker older than a picture is left over from an earlier write.
+        is_marked = marked.get((parent, step), -1) >= _newest(members)
+        _add(found, Candidate(step=step, path=parent, members=tuple(members), marked=is_marked))
     return found
 
 
 def look_into(candidate: Candidate, markers: Sequence[str]) -> Contents | None:
-    """Read a candidate's directory; None when it has gone. A flat candidate is known from the scan already."""
+    """Read a candidate's directory; None when it has gone. A flat candidate is known from the scan already.
+
+    Raises OSError when the directory is there and cannot be read.
+    """
     if candidate.members is not None:
         digest = listing.fingerprint(candidate.members)
         return Contents(
             activity=digest,
             digest=digest,
             images=len(candidate.members),
+            newest_ns=_newest(candidate.members),
             members=tuple(entry.name for entry in candidate.members),
             marked=candidate.marked,
         )
     try:
         entries = listing.scan(candidate.path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     images = listing.images(entries)
     return Contents(
         activity=listing.fingerprint(entries),
         digest=listing.fingerprint(images),
         images=len(images),
+        newest_ns=_newest(images),
         members=None,
         marked=_is_marked(entries, images, markers),
     )
+
+
+def concerns(pattern: str, path: str) -> bool:
+    """True when something at this path may change what the glob matches, or what lies in a match."""
+    parents, found = os.path.dirname(pattern).split(os.sep), path.split(os.sep)
+    return 1 <= len(found) - len(parents) <= 2 and all(map(fnmatch.fnmatch, found, parents))  # noqa: PLR2004
 
 
 def root_of(pattern: str) -> str:
@@ -118,8 +135,20 @@ def root_of(pattern: str) -> str:
 
 def _is_marked(entries: Sequence[FileEntry], images: Sequence[FileEntry], markers: Sequence[str]) -> bool:
     # A marker older than a picture is left over from an earlier write of the same step.
-    newest = max((entry.mtime_ns for entry in images), default=0)
-    return any(entry.name in markers and entry.mtime_ns >= newest for entry in entries)
+    return any(entry.name in markers and entry.mtime_ns >= _newest(images) for entry in entries)
+
+
+def _newest(images: Sequence[FileEntry]) -> int:
+    return max((entry.mtime_ns for entry in images), default=0)
+
+
+def _is_text(path: str) -> bool:
+    """True when the path can be written down: a name that is no UTF-8 can be read, but not recorded."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _matches(pattern: str, markers: Sequence[str]) -> Iterator[os.DirEntry[str]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from metricwatch.clock import Clock
 from metricwatch.config.watching import WatchEntry
 from metricwatch.store.db import Database
-from metricwatch.store.ledger import Ledger
+from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.watch.events import EventHints, Hints
 from metricwatch.watch.layouts import step_by
 from metricwatch.watch.scan import Candidate, Contents, look_into, root_of, scan
@@ -28,13 +28,12 @@ _HINTED_SECONDS = 0.1
 _RECHECKED_PER_RESCAN = 16
 
 
-@dataclass(slots=True)
-class _Known:
-    """A step as recorded, and the directory time at which it was last looked into."""
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """A step that is complete and not recorded yet."""
 
-    revision: int
-    digest: str
-    mtime_ns: int = -1
+    candidate: Candidate
+    contents: Contents
 
 
 class _Source:
@@ -45,7 +44,7 @@ class _Source:
         self.root = root_of(entry.samples)
         self.step_of = step_by(entry.step_pattern)
         self.settling = Settling(entry.settle)
-        self.known = {step: _Known(*row) for step, row in ledger.newest(entry.source).items()}
+        self.known = ledger.newest(entry.source)
         self.candidates: dict[int, Candidate] = {}
         self.recheck: deque[int] = deque()
         self.next_rescan = 0.0
@@ -55,6 +54,8 @@ class _Source:
         self.renamed: set[str] = set()
         self.reported: set[str] = set()
         self.scanned = False
+        # The steps that count when only what is there at first shall be taken; None: all.
+        self.present: set[int] | None = None
 
     def report_once(self, event: str, path: str, **fields: object) -> None:
         if path not in self.reported:
@@ -66,12 +67,15 @@ class Watcher:
     """The only writer of runs, snapshots and new jobs."""
 
     def __init__(self, db: Database, entries: Sequence[WatchEntry], hints: EventHints, clock: Clock) -> None:
+        self._db = db
         self._ledger = Ledger(db)
         self._entries = entries
         self._hints = hints
         self._clock = clock
         self._sources: list[_Source] = []
         self._settled = False
+        # Take only the steps that the first look finds: a job that goes on writing must not keep `run --once` up.
+        self.only_present = False
 
     def start(self) -> None:
         """Register the runs and read what is recorded already."""
@@ -121,9 +125,11 @@ class Watcher:
         else:
             return 0
         source.next_look = now + min(_LOOK_SECONDS, source.entry.settle.total_seconds() or _LOOK_SECONDS)
-        recorded = sum(self._look(source, step, now) for step in sorted(steps))
+        looked = [self._look(source, step, now) for step in sorted(steps)]
         source.renamed.clear()
-        return recorded
+        settled = [found for found in looked if found]
+        with self._db.transaction():
+            return sum(self._record(source, found) for found in settled)
 
     def _rescan(self, source: _Source, *, recheck: bool) -> set[int]:
         """List the entry anew; returns the steps that must be looked into."""
@@ -133,6 +139,10 @@ class Watcher:
             source.report_once("watch.ignored", path, reason="its name carries no step; set `step_pattern`")
         for step, first, second in found.clashes:
             source.report_once("watch.clash", second, step=step, reason=f"{first} has the same step and is used")
+        if self.only_present:
+            if source.present is None:
+                source.present = set(found.candidates)
+            found.candidates = {step: item for step, item in found.candidates.items() if step in source.present}
         for gone in source.candidates.keys() - found.candidates.keys():
             source.settling.forget(gone)
         source.candidates = found.candidates
@@ -161,47 +171,67 @@ class Watcher:
             return self._rescan(source, recheck=False)
         return waiting
 
-    def _look(self, source: _Source, step: int, now: float) -> int:
+    def _look(self, source: _Source, step: int, now: float) -> _Settled | None:
         candidate = source.candidates.get(step)
-        contents = look_into(candidate, source.entry.markers) if candidate else None
+        contents = self._contents(source, candidate) if candidate else None
         if candidate is None or contents is None:
             source.settling.forget(step)
-            return 0
+            return None
         known = source.known.get(step)
-        if known is not None and known.digest == contents.digest:
-            known.mtime_ns = candidate.mtime_ns
+        if known is not None and (known.digest == contents.digest or _only_removed(known, contents)):
+            source.known[step] = replace(known, mtime_ns=candidate.mtime_ns)
             source.settling.forget(step)
-            return 0
-        if not contents.images and not contents.marked:
-            # Just created: nothing to settle until something is in it.
+            return None
+        if not contents.images and (known is not None or not contents.marked):
+            # Just created, or emptied: nothing to settle until something is in it.
             source.settling.forget(step)
-            return 0
-        whole = candidate.members is None and candidate.path in source.renamed
-        if not source.settling.look(step, contents.activity, now, marked=contents.marked, renamed=whole):
-            return 0
-        return self._record(source, candidate, contents, known)
+            return None
+        # A marker says that the first write is complete. Of a rewrite it says nothing: it may be the old one.
+        marked = contents.marked and known is None
+        renamed = candidate.members is None and candidate.path in source.renamed
+        if not source.settling.look(step, contents.activity, now, marked=marked, renamed=renamed):
+            return None
+        return _Settled(candidate, contents)
 
-    def _record(self, source: _Source, candidate: Candidate, contents: Contents, known: _Known | None) -> int:
-        revision = known.revision + 1 if known else 1
-        recorded = self._ledger.add_snapshot(
+    def _contents(self, source: _Source, candidate: Candidate) -> Contents | None:
+        try:
+            return look_into(candidate, source.entry.markers)
+        except OSError as error:
+            source.report_once("watch.unreadable", candidate.path, reason=error.strerror)
+            return None
+
+    def _record(self, source: _Source, found: _Settled) -> int:
+        candidate, contents = found.candidate, found.contents
+        known = source.known.get(candidate.step)
+        recorded = Recorded(
+            revision=known.revision + 1 if known else 1,
+            digest=contents.digest,
+            images=contents.images,
+            newest_ns=contents.newest_ns,
+            mtime_ns=candidate.mtime_ns,
+        )
+        row = self._ledger.add_snapshot(
             source=source.entry.source,
             run=source.entry.target.key,
             step=candidate.step,
-            revision=revision,
             path=candidate.path,
             members=contents.members,
-            digest=contents.digest,
-            images=contents.images,
+            recorded=recorded,
             now=self._clock.now(),
         )
-        source.known[candidate.step] = _Known(revision, contents.digest, candidate.mtime_ns)
-        if recorded is None:
+        source.known[candidate.step] = recorded
+        if row is None:
             return 0
         log.info(
             "snapshot.settled",
             run=source.entry.target.name,
             step=candidate.step,
             images=contents.images,
-            revision=revision,
+            revision=recorded.revision,
         )
         return 1
+
+
+def _only_removed(known: Recorded, contents: Contents) -> bool:
+    """True when images have gone and none was written: rotation or clean-up, not a rewrite of the step."""
+    return contents.images < known.images and contents.newest_ns <= known.newest_ns

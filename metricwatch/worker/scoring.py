@@ -115,9 +115,9 @@ def _series(key: str, provenance: Mapping[str, str]) -> str:
 def _checked(value: Value, metric: str) -> Value:
     """The value as returned, or a failed one where the metric broke its promise never to return NaN."""
     if value.state is not ScoreState.OK:
-        return Value(key=value.key, value=None, images=value.images, state=value.state, detail=value.detail)
+        return Value(key=value.key, value=None, images=int(value.images), state=value.state, detail=value.detail)
     if value.value is None or not math.isfinite(value.value):
         detail = f"metric {metric!r} returned {value.value} as if it were a score"
-        return Value(key=value.key, value=None, images=value.images, state=ScoreState.FAILED, detail=detail)
+        return Value(key=value.key, value=None, images=int(value.images), state=ScoreState.FAILED, detail=detail)
     stderr = float(value.stderr) if value.stderr is not None and math.isfinite(value.stderr) else None
-    return Value(key=value.key, value=float(value.value), images=value.images, stderr=stderr, detail=value.detail)
+    return Value(key=value.key, value=float(value.value), images=int(value.images), stderr=stderr, detail=value.detail)

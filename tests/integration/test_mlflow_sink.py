@@ -13,7 +13,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from metricwatch import catalog
-from metricwatch.api import PermanentError, Point, Sink, TemporaryError
+from metricwatch.api import PermanentError, Point, RunGoneError, Sink, TemporaryError
 from metricwatch.testing import samples
 from metricwatch.testing.sink import SinkContract
 from tests.support.lossy_proxy import lossy_proxy
@@ -233,7 +233,7 @@ def test_the_sign_of_life_names_version_and_address(sink, tracking_server):
         (503, "", TemporaryError, "HTTP 503"),
         (408, "", TemporaryError, "HTTP 408"),
         (400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "no such column"}, PermanentError, "no such column"),
-        (404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "gone"}, PermanentError, "gone"),
+        (404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "gone"}, RunGoneError, "gone"),
         (404, "<html>not an MLflow server</html>", TemporaryError, "404"),
         (413, "<html>too large</html>", PermanentError, "413"),
         (401, "who are you", TemporaryError, "MLFLOW_TRACKING_USERNAME"),

@@ -100,7 +100,7 @@ def test_a_folder_with_glob_characters_in_its_name_is_taken_literally(tmp_path):
 def test_a_run_has_a_key_that_never_changes(read, written, run):
     text = MINIMAL.replace("{name: night-run}", written).replace("5000", "5000/").replace('/"}', '", experiment: gan}')
     assert read(text).watch[0].target == run
-    assert read(text).watch[0].source == f"{run.key}::{read(text).watch[0].samples}"
+    assert read(text).watch[0].source == run.key
 
 
 def test_without_a_run_the_environments_run_is_watched(read):

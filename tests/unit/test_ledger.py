@@ -14,12 +14,13 @@ from metricwatch.errors import LedgerError, LockedError
 from metricwatch.records import JobState, Run
 from metricwatch.store import lock
 from metricwatch.store.db import FILE_NAME, Database, migrations
-from metricwatch.store.ledger import Ledger
+from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.store.lock import DaemonLock
 from metricwatch.testing.clock import FakeClock
 
 RUN = Run(key="name:x/night", name="night")
 TTL = timedelta(minutes=2)
+SOURCES = ["s"]
 
 
 @pytest.fixture
@@ -46,68 +47,93 @@ def add(ledger, clock, step=1000, revision=1, digest="d1"):
         source="s",
         run=RUN.key,
         step=step,
-        revision=revision,
         path="/samples",
         members=None,
-        digest=digest,
-        images=8,
+        recorded=recorded(revision, digest),
         now=clock.now(),
     )
+
+
+def recorded(revision=1, digest="d1"):
+    return Recorded(revision=revision, digest=digest, images=8, newest_ns=1, mtime_ns=2)
 
 
 def test_a_snapshot_is_recorded_once_with_its_job(ledger, clock):
     assert add(ledger, clock) is not None
     assert add(ledger, clock) is None
-    assert ledger.unfinished() == 1
-    assert ledger.newest("s") == {1000: (1, "d1")}
+    assert ledger.unfinished(SOURCES) == 1
+    assert ledger.newest("s") == {1000: recorded(1, "d1")}
 
 
 def test_a_rewritten_step_supersedes_the_job_nobody_began(ledger, clock):
     add(ledger, clock)
     add(ledger, clock, revision=2, digest="d2")
-    assert ledger.newest("s") == {1000: (2, "d2")}
+    assert ledger.newest("s") == {1000: recorded(2, "d2")}
     assert ledger.job_counts()["superseded"] == 1
-    assert ledger.claim(clock.now(), TTL).snapshot.revision == 2
+    assert ledger.claim(clock.now(), TTL, SOURCES).snapshot.revision == 2
 
 
 def test_jobs_are_claimed_oldest_first_and_only_once(ledger, clock):
     add(ledger, clock, step=1000)
     add(ledger, clock, step=2000)
-    assert [ledger.claim(clock.now(), TTL).snapshot.step for _ in range(2)] == [1000, 2000]
-    assert ledger.claim(clock.now(), TTL) is None
+    assert [ledger.claim(clock.now(), TTL, SOURCES).snapshot.step for _ in range(2)] == [1000, 2000]
+    assert ledger.claim(clock.now(), TTL, SOURCES) is None
 
 
 def test_a_lease_that_is_not_renewed_lapses(ledger, clock):
     add(ledger, clock)
-    job = ledger.claim(clock.now(), TTL)
+    job = ledger.claim(clock.now(), TTL, SOURCES)
     clock.advance(60)
     ledger.renew(job.id, clock.now(), TTL)
     clock.advance(100)
-    assert ledger.claim(clock.now(), TTL) is None
+    assert ledger.claim(clock.now(), TTL, SOURCES) is None
     clock.advance(21)
-    again = ledger.claim(clock.now(), TTL)
+    again = ledger.claim(clock.now(), TTL, SOURCES)
     assert (again.id, again.attempt) == (job.id, 2)
 
 
 def test_a_stopped_daemons_leases_are_queued_again_without_counting_an_attempt(ledger, clock):
     add(ledger, clock)
-    ledger.claim(clock.now(), TTL)
+    ledger.claim(clock.now(), TTL, SOURCES)
     assert ledger.release_all() == 1
-    assert ledger.claim(clock.now(), TTL).attempt == 1
+    assert ledger.claim(clock.now(), TTL, SOURCES).attempt == 1
 
 
 def test_a_postponed_job_waits(ledger, clock):
     add(ledger, clock)
-    job = ledger.claim(clock.now(), TTL)
+    job = ledger.claim(clock.now(), TTL, SOURCES)
     assert ledger.postpone(job.id, "later", clock.now() + timedelta(seconds=10), crashed=True) == 1
-    assert ledger.claim(clock.now(), TTL) is None
+    assert ledger.claim(clock.now(), TTL, SOURCES) is None
     clock.advance(10)
-    assert ledger.claim(clock.now(), TTL) is not None
+    assert ledger.claim(clock.now(), TTL, SOURCES) is not None
+
+
+def test_jobs_of_a_source_that_is_not_asked_for_wait(ledger, clock):
+    add(ledger, clock)
+    assert ledger.claim(clock.now(), TTL, ["another"]) is None
+    assert ledger.next_due(["another"]) is None
+    assert ledger.unfinished(["another"]) == 0
+    assert ledger.claim(clock.now(), TTL, SOURCES) is not None
+
+
+def test_open_jobs_are_found_through_their_index(db, ledger, clock):
+    """A table of a million finished jobs must not make the next one slow to find."""
+    plans = []
+    read = db.read
+    db._connection.set_trace_callback(lambda sql: plans.append(sql) if "INDEXED BY jobs_open" in sql else None)
+    ledger.claim(clock.now(), TTL, SOURCES)
+    ledger.next_due(SOURCES)
+    ledger.unfinished(SOURCES)
+    db._connection.set_trace_callback(None)
+    assert len(plans) == 3
+    for sql in plans:
+        steps = [row["detail"] for row in read("EXPLAIN QUERY PLAN " + sql)]
+        assert steps[0].startswith(("SCAN jobs USING INDEX jobs_open", "SEARCH jobs USING INDEX jobs_open")), steps
 
 
 def test_failed_jobs_keep_their_reason(ledger, clock):
     add(ledger, clock)
-    job = ledger.claim(clock.now(), TTL)
+    job = ledger.claim(clock.now(), TTL, SOURCES)
     ledger.finish(job.id, JobState.FAILED, clock.now(), "no images")
     assert [row.reason for row in ledger.jobs(JobState.FAILED)] == ["no images"]
 
@@ -120,7 +146,7 @@ def test_a_transaction_that_fails_leaves_nothing(db, ledger, clock):
 
     with pytest.raises(RuntimeError):
         half()
-    assert ledger.unfinished() == 0
+    assert ledger.unfinished(SOURCES) == 0
 
 
 def test_threads_share_the_ledger_one_transaction_at_a_time(db, ledger, clock):
@@ -131,7 +157,7 @@ def test_threads_share_the_ledger_one_transaction_at_a_time(db, ledger, clock):
         thread.start()
     for thread in threads:
         thread.join()
-    assert ledger.unfinished() == 80
+    assert ledger.unfinished(SOURCES) == 80
 
 
 def test_migrations_are_numbered_without_gaps_and_run_once(tmp_path, db):

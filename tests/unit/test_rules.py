@@ -147,6 +147,14 @@ def test_an_evaluation_that_left_the_window_no_longer_counts_against_newer_ones(
     assert all("not comparable" not in state.note for state in evaluate(rule(), history))
 
 
+def test_an_alert_goes_on_while_nobody_can_tell_and_ends_when_it_is_seen_to_be_over():
+    history = series(30, 30, 30, 30, 60, None, 60, 60, 60, 60, 60)
+    states = evaluate(rule(), history)
+    assert firing(states) == [5000, 6000, 7000, 8000, 9000, 10000]
+    assert states[5].note == "still firing; not comparable: too_few_images"
+    assert [(e.fired_step, e.resolved_step) for e in episodes(states)] == [(5000, 11000)]
+
+
 def test_an_episode_runs_from_firing_to_calm_and_turns_with_the_direction():
     states = evaluate(rule(), series(100, 90, 80, 70, 60, 60, 75, 75, 75, 75, 75))
     found = episodes(states)

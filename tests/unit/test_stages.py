@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metricwatch.alerts.stage import AlertDispatcher
 from metricwatch.api import Notifier, Sink
 from metricwatch.config.schema import MovesRule
-from metricwatch.errors import PermanentError, TemporaryError
+from metricwatch.errors import PermanentError, RunGoneError, TemporaryError
 from metricwatch.export.stage import Exporter
-from metricwatch.records import Evaluation, JobState, RemoteRun, Run, Score, ScoreState
+from metricwatch.records import AlertState, Evaluation, JobState, RemoteRun, Run, Score, ScoreState
 from metricwatch.rules.stage import Rules
 from metricwatch.store.alerts import Alerts
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
-from metricwatch.store.ledger import Ledger
+from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.store.notifications import NotificationLog
 from metricwatch.store.scores import Scores
 from metricwatch.supervisor.stage import points_of
@@ -102,14 +106,12 @@ class Scene:
             source="s",
             run=RUN.key,
             step=step,
-            revision=revision,
             path="p",
             members=None,
-            digest=str(revision),
-            images=images,
+            recorded=Recorded(revision=revision, digest=str(revision), images=images, newest_ns=1, mtime_ns=1),
             now=self.clock.now(),
         )
-        job = self.ledger.claim(self.clock.now(), timedelta(minutes=1))
+        job = self.ledger.claim(self.clock.now(), timedelta(minutes=1), ["s"])
         score = Score(
             key="fid",
             value=value,
@@ -304,6 +306,65 @@ def test_a_notifier_that_breaks_its_contract_does_not_stop_the_others(scene):
     assert len(scene.mail.messages) == 1
 
 
+def test_a_message_nobody_takes_for_a_day_makes_way_for_fresher_news(scene):
+    scene.team.errors = [TemporaryError("HTTP 503")] * 1000
+    scene.play(30, 30, 30, 30, 60)
+    for _ in range(300):
+        scene.clock.advance(300)
+        scene.turn()
+    row = next(row for row in scene.log.rows() if row["notifier"] == "team")
+    assert row["state"] == "failed"
+    assert row["reason"].startswith("given up after 1 day")
+
+
+def test_there_are_never_two_open_alerts_of_one_rule(scene):
+    """A late evaluation put a short alert before the open one; a rewrite then makes one of both."""
+    scene.configure([moves(across=2)])
+    scene.score(1000, 30)
+    scene.score(4000, 60)
+    scene.turn()
+    scene.score(2000, 90)
+    scene.turn()
+    scene.score(3000, 31)
+    scene.turn()
+    scene.score(3000, 200)
+    scene.turn()
+    open_alerts = [alert for alert in scene.alert_log.recent(RUN.key) if alert.state is AlertState.FIRING]
+    assert len(open_alerts) <= 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 8), st.sampled_from([30, 31, 45, 60, 90])), min_size=1, max_size=25))
+@settings(max_examples=40, deadline=None)
+def test_whatever_arrives_in_whatever_order_the_open_alert_is_the_one_of_the_curve(arrivals):
+    with TemporaryDirectory() as folder:
+        scene = Scene(Path(folder))
+        scene.configure([moves(across=2)])
+        for step, value in arrivals:
+            scene.score(1000 * step, value)
+            scene.turn()
+        states = scene.alert_log.states(RUN.key, "fid-moved")
+        last = states[max(states)]
+        firing = scene.alert_log.firing()
+        assert [(a.direction) for a in firing] == ([last.direction] if last.state == "firing" else [])
+        scene.db.close()
+
+
+def test_changing_a_rule_is_not_told_as_the_end_of_an_alert(scene):
+    scene.play(30, 30, 30, 30, 36)
+    scene.configure([moves(moves=0.5)])
+    scene.turn()
+    assert scene.heard() == [("firing", "critical", 5000)]
+    assert scene.alert_log.firing() == []
+    assert scene.sink.points[-1].value == 0
+
+
+def test_a_failed_score_does_not_end_an_alert(scene):
+    scene.play(30, 30, 30, 30, 60, None, 60, 60, 60)
+    assert scene.heard() == [("firing", "critical", 5000)]
+    scene.play(60, 60, start=10)
+    assert scene.heard()[-1][0] == "resolved"
+
+
 # --- export ------------------------------------------------------------------------------------------------
 
 
@@ -349,13 +410,40 @@ def test_a_sink_that_is_away_keeps_the_order_and_the_timestamps(scene):
     assert scene.deliveries.pending() == 0
 
 
-def test_one_poisoned_row_is_set_aside_and_the_rest_arrives(scene):
+def test_one_poisoned_point_is_set_aside_and_the_rest_arrives(scene):
+    """Neither the other evaluations of the batch nor the other scores of its own evaluation suffer."""
     scene.sink.poison = {"quality/bad"}
-    for number, key in enumerate(("fid", "bad", "ssim")):
-        deliver(scene, f"e/{number}", key)
+    deliver(scene, "e/0", "fid")
+    deliver(scene, "e/1", "bad", "kid")
+    deliver(scene, "e/2", "ssim")
     scene.exporter.tick()
-    assert [p.key for p in scene.sink.points if not p.key.endswith("_stderr")] == ["quality/fid", "quality/ssim"]
-    assert scene.deliveries.rejected() == [(RUN.key, "e/1", "invalid key")]
+    arrived = {point.key for point in scene.sink.points if not point.key.endswith("_stderr")}
+    assert arrived == {"quality/fid", "quality/kid", "quality/ssim"}
+    assert scene.deliveries.rejected() == [(RUN.key, "e/1", "quality/bad: invalid key")]
+    assert scene.deliveries.pending() == 0
+
+
+def test_points_of_a_run_that_was_deleted_wait_and_the_run_is_looked_for_again(scene):
+    deliver(scene, "e/1", "fid")
+    scene.exporter.tick()
+    deliver(scene, "e/2", "fid", step=2000)
+    scene.sink.errors = [RunGoneError("run r1 is deleted")]
+    scene.exporter.tick()
+    assert scene.deliveries.backlog()[0].reason == "run r1 is deleted"
+    scene.clock.advance(61)
+    scene.exporter.tick()
+    assert scene.sink.found == 2
+    assert scene.curve("quality/fid") == [(1000, 1.0), (2000, 1.0)]
+
+
+def test_a_sink_that_breaks_its_contract_costs_no_point_and_no_daemon(scene):
+    scene.sink.errors = [KeyError("oops")]
+    deliver(scene, "e/1", "fid")
+    scene.exporter.tick()
+    assert "KeyError" in scene.deliveries.backlog()[0].reason
+    scene.clock.advance(61)
+    scene.exporter.tick()
+    assert scene.deliveries.pending() == 0
 
 
 def test_points_of_a_run_that_cannot_be_found_wait_for_it(scene):

@@ -12,7 +12,7 @@ from metricwatch.protocol import Evaluate, Failure, Heartbeat, Log, Ready, Resul
 from metricwatch.records import Evaluation, JobState, Run, Score, ScoreState
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
-from metricwatch.store.ledger import Ledger
+from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.store.scores import Scores
 from metricwatch.supervisor.stage import Policy, Supervisor
 from metricwatch.testing.clock import FakeClock
@@ -54,7 +54,7 @@ class Scene:
         self.ledger.register_run(RUN, self.clock.now())
         self.workers: list[ScriptedWorker] = []
         self.refuse: WorkerError | None = None
-        settings = {"heartbeat_timeout": 60, "idle_exit": 600, "recycle_after": 500, **policy}
+        settings = {"heartbeat_timeout": 60, "stall_timeout": 1800, "idle_exit": 600, "recycle_after": 500, **policy}
         entry = SimpleNamespace(source="s", reference=None, pairs=None, target=RUN)
         self.supervisor = Supervisor(
             self.db,
@@ -65,6 +65,7 @@ class Scene:
             spawn=self.spawn,
             policy=Policy(
                 heartbeat_timeout=timedelta(seconds=settings["heartbeat_timeout"]),
+                stall_timeout=timedelta(seconds=settings["stall_timeout"]),
                 idle_exit=timedelta(seconds=settings["idle_exit"]),
                 recycle_after=settings["recycle_after"],
             ),
@@ -83,16 +84,14 @@ class Scene:
     def worker(self) -> ScriptedWorker:
         return self.workers[-1]
 
-    def add(self, step=1000, source="s"):
+    def add(self, step=1000, source="s", revision=1):
         self.ledger.add_snapshot(
             source=source,
             run=RUN.key,
             step=step,
-            revision=1,
             path="/p",
             members=None,
-            digest="d",
-            images=8,
+            recorded=Recorded(revision=revision, digest=f"d{revision}", images=8, newest_ns=1, mtime_ns=1),
             now=self.clock.now(),
         )
 
@@ -179,7 +178,7 @@ def test_heartbeats_keep_a_slow_job_alive_and_its_lease_renewed(make):
         scene.tick(30)
     assert not scene.worker.gone
     assert scene.supervisor.progress.done == 3
-    assert scene.ledger.claim(scene.clock.now(), timedelta(minutes=1)) is None
+    assert scene.ledger.claim(scene.clock.now(), timedelta(minutes=1), ["s"]) is None
 
 
 def test_a_job_that_takes_its_worker_down_twice_is_quarantined_and_the_next_goes_on(make):
@@ -189,6 +188,8 @@ def test_a_job_that_takes_its_worker_down_twice_is_quarantined_and_the_next_goes
     for _ in range(2):
         while scene.begin().job != 1:
             scene.tick(1)
+        scene.worker.replies.append(Heartbeat(job=1, phase="scoring"))
+        scene.tick()
         scene.worker.death = WorkerError("the worker was killed by signal 11")
         scene.tick()
         scene.tick(61)
@@ -200,14 +201,25 @@ def test_a_job_that_takes_its_worker_down_twice_is_quarantined_and_the_next_goes
     assert "signal 11" in scene.ledger.jobs(JobState.QUARANTINED)[0].reason
 
 
-def test_a_job_whose_files_changed_waits_for_the_new_revision(make):
+def test_a_job_whose_files_changed_is_tried_again(make):
     scene = make()
     scene.add()
     request = scene.begin()
     scene.worker.replies.append(Failure(job=request.job, reason="changed", changed=True))
     scene.tick()
     assert scene.states() == {"queued": 1}
-    assert scene.ledger.next_due() > scene.clock.now()
+    assert scene.ledger.next_due(["s"]) > scene.clock.now()
+
+
+def test_a_job_whose_step_was_rewritten_meanwhile_gives_way_to_the_new_revision(make):
+    scene = make()
+    scene.add()
+    request = scene.begin()
+    scene.add(revision=2)
+    scene.worker.replies.append(Failure(job=request.job, reason="changed", changed=True))
+    scene.tick()
+    assert scene.begin().digest == "d2"
+    assert scene.states() == {"superseded": 1, "leased": 1}
 
 
 def test_bad_input_fails_the_job_with_its_reason_and_is_not_retried(make):
@@ -219,15 +231,62 @@ def test_bad_input_fails_the_job_with_its_reason_and_is_not_retried(make):
     assert scene.ledger.jobs(JobState.FAILED)[0].reason == "no images in /p: it is empty"
 
 
-def test_a_retryable_failure_is_tried_five_times_at_most(make):
-    scene = make()
+def test_a_full_gpu_is_waited_for_with_growing_pauses(make):
+    """Over the hours that it takes the training job to give memory back, not over seconds."""
+    scene = make(heartbeat_timeout=10_000, idle_exit=10_000)
     scene.add()
-    for _ in range(5):
+    for _ in range(20):
+        request = scene.begin()
+        scene.worker.replies.append(Failure(job=request.job, reason="the GPU has no room", retryable=True))
+        scene.tick()
+        assert scene.states() == {"queued": 1}
+        scene.tick(601)
+
+
+def test_once_means_that_even_a_full_gpu_is_not_waited_for_without_end(make):
+    scene = make()
+    scene.supervisor.most_attempts = 3
+    scene.add()
+    for _ in range(3):
         request = scene.begin()
         scene.worker.replies.append(Failure(job=request.job, reason="the GPU has no room", retryable=True))
         scene.tick()
         scene.tick(30)
-    assert scene.states() == {"failed": 1}
+    assert scene.ledger.jobs(JobState.FAILED)[0].reason == "the GPU has no room"
+
+
+def test_a_worker_that_lives_without_progress_is_replaced(make):
+    scene = make(stall_timeout=600)
+    scene.add()
+    request = scene.begin()
+    for _ in range(25):
+        scene.worker.replies.append(Heartbeat(job=request.job, phase="scoring", done=3, total=8))
+        scene.tick(30)
+        if scene.workers[0].gone:
+            break
+    assert "no progress for 600 s" in scene.supervisor.last_error
+
+
+def test_a_worker_that_died_before_it_began_is_not_the_jobs_fault(make):
+    scene = make()
+    scene.add()
+    for _ in range(3):
+        scene.begin()
+        scene.worker.death = WorkerError("the worker was killed by signal 9")
+        scene.tick()
+        scene.tick(61)
+    assert scene.ledger.unfinished(["s"]) == 1
+
+
+def test_two_scores_of_one_key_fail_the_job_and_not_the_daemon(make):
+    scene = make()
+    scene.add()
+    request = scene.begin()
+    score = Score(key="fid", value=1.0, images=8, higher_is_better=False)
+    answer = Evaluation(scores=(score, score), skipped=(), images=8, seconds=0.5, provenance={})
+    scene.worker.replies.append(Result(job=request.job, evaluation=answer))
+    scene.tick()
+    assert scene.ledger.jobs(JobState.FAILED)[0].reason == "two metrics gave the same key: fid"
 
 
 def test_a_worker_that_does_not_start_is_tried_again_with_growing_waits(make):
@@ -279,12 +338,13 @@ def test_a_worker_is_replaced_after_so_many_evaluations(make):
     assert len(scene.workers) == 2
 
 
-def test_a_snapshot_no_entry_leads_to_any_more_is_left_alone(make):
+def test_jobs_of_an_entry_that_left_the_configuration_wait_for_its_return(make):
     scene = make()
     scene.add(source="removed from the configuration")
     for _ in range(3):
         scene.tick()
-    assert scene.states() == {"superseded": 1}
+    assert scene.states() == {"queued": 1}
+    assert scene.workers == []
 
 
 def test_a_reply_about_another_job_is_ignored(make):
@@ -302,4 +362,4 @@ def test_stopping_queues_the_job_at_work_again_without_a_mark(make):
     scene.begin()
     scene.supervisor.close()
     assert scene.worker.gone
-    assert scene.ledger.claim(scene.clock.now(), timedelta(minutes=1)).attempt == 1
+    assert scene.ledger.claim(scene.clock.now(), timedelta(minutes=1), ["s"]).attempt == 1

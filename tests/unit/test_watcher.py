@@ -14,6 +14,7 @@ from metricwatch.store.db import Database
 from metricwatch.store.ledger import Ledger
 from metricwatch.testing.clock import FakeClock
 from metricwatch.watch.events import EventHints
+from metricwatch.watch.scan import concerns
 from metricwatch.watch.stage import Watcher
 
 RUN = Run(key="name:x/night", name="night")
@@ -60,7 +61,7 @@ class Scene:
         self.look()
         self.look(6)
         found = []
-        while job := self.ledger.claim(self.clock.now(), TTL):
+        while job := self.ledger.claim(self.clock.now(), TTL, [RUN.key]):
             found.append((job.snapshot.step, job.snapshot.revision, job.snapshot.images))
         return found
 
@@ -289,3 +290,81 @@ def test_a_directory_renamed_into_place_needs_no_quiet_time(scene):
         recorded = s.watcher.tick()
         time.sleep(0.02)
     assert recorded == 1
+
+
+def test_a_rewrite_waits_for_quiet_even_beside_a_marker(scene):
+    """The marker may be that of the first write: a rewrite in place must not be taken image by image."""
+    s = scene()
+    for name in "abc":
+        s.write(f"1000/{name}.png")
+        s.write(f"001000_{name}.png".replace("001000", "002000"))
+    s.write("1000/.done")
+    s.write("002000.done")
+    assert s.settle() == [(1000, 1, 3), (2000, 1, 3)]
+    for name in "abc":
+        s.write(f"1000/{name}.png", b"rewritten")
+        s.write(f"002000_{name}.png", b"rewritten")
+        assert s.look(1) == 0
+    assert s.settle() == [(1000, 2, 3), (2000, 2, 3)]
+
+
+def test_deleting_images_is_no_new_revision(scene):
+    s = scene()
+    for name in "abc":
+        s.write(f"1000/{name}.png")
+        s.write(f"002000_{name}.png")
+    s.write("1000/.done")
+    assert len(s.settle()) == 2
+    for name in "abc":
+        (s.root / f"1000/{name}.png").unlink()
+        (s.root / f"002000_{name}.png").unlink()
+        assert s.settle() == []
+
+
+def test_names_that_cannot_be_recorded_are_passed_over(scene):
+    s = scene()
+    s.write("img_123456789012345678901234/a.png")
+    os.mkdir(os.fsencode(s.root) + b"/step_3000_\xff")
+    with open(os.fsencode(s.root) + b"/step_3000_\xff/a.png", "wb") as file:
+        file.write(b"image")
+    s.write("1000/a.png")
+    assert s.settle() == [(1000, 1, 1)]
+
+
+def test_once_takes_what_the_first_look_finds(scene):
+    s = scene()
+    s.watcher.only_present = True
+    s.write("1000/a.png")
+    s.look()
+    s.write("2000/a.png")
+    assert s.settle() == [(1000, 1, 1)]
+    assert s.watcher.settled()
+
+
+@pytest.mark.parametrize(
+    ("path", "concerned"),
+    [
+        ("/runs/a/samples/1000", True),
+        ("/runs/a/samples/1000/x.png", True),
+        ("/runs/a/samples/1000.done", True),
+        ("/runs/a/samples/1000/deep/x.png", False),
+        ("/runs/a/samples", False),
+        ("/runs/a/train.log", False),
+        ("/runs/a/checkpoints/1.pt", False),
+    ],
+)
+def test_events_elsewhere_below_the_root_wake_nobody(path, concerned):
+    assert concerns("/runs/*/samples/*", path) is concerned
+
+
+def test_a_restart_does_not_look_into_what_it_knows(scene, monkeypatch):
+    s = scene()
+    for step in range(1, 40):
+        s.write(f"{step}000/a.png")
+    assert len(s.settle()) == 39
+    looked = []
+    monkeypatch.setattr("metricwatch.watch.stage.look_into", lambda candidate, markers: looked.append(candidate))
+    again = Watcher(s.db, [s.entry], s.hints, s.clock)
+    again.start()
+    again.tick()
+    assert len(looked) <= 16

@@ -21,6 +21,8 @@ CREATE TABLE snapshots (
   members    TEXT,              -- JSON list of file names, NULL: the whole directory
   digest     TEXT NOT NULL,
   images     INTEGER NOT NULL,
+  newest_ns  INTEGER NOT NULL,  -- modification time of its youngest image
+  mtime_ns   INTEGER NOT NULL,  -- of the directory, when it was looked into
   settled_ms INTEGER NOT NULL,
   UNIQUE (source, step, revision)
 ) STRICT;
@@ -38,7 +40,7 @@ CREATE TABLE jobs (
   created_ms    INTEGER NOT NULL,
   finished_ms   INTEGER
 ) STRICT;
-CREATE INDEX jobs_open ON jobs (state, not_before_ms) WHERE state IN ('queued', 'leased');
+CREATE INDEX jobs_open ON jobs (id) WHERE state IN ('queued', 'leased');
 
 -- Written by the supervisor, with its scores and deliveries in one transaction.
 CREATE TABLE evaluations (
@@ -53,6 +55,7 @@ CREATE TABLE evaluations (
   provenance   TEXT NOT NULL,   -- JSON object
   evaluated_ms INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX evaluations_by_run ON evaluations (run);
 
 CREATE TABLE scores (
   id               INTEGER PRIMARY KEY,
@@ -73,6 +76,7 @@ CREATE TABLE scores (
   CHECK ((value IS NULL) = (state <> 'ok'))
 ) STRICT;
 CREATE INDEX scores_by_series ON scores (run, key, step, revision);
+CREATE INDEX scores_by_arrival ON scores (run, key, id);
 
 -- The outbox. Rows are born in the transaction that makes them true; their state belongs to export.
 CREATE TABLE deliveries (
@@ -119,7 +123,6 @@ CREATE TABLE rule_states (
   direction TEXT,
   change    REAL,
   note      TEXT NOT NULL,
-  revision  INTEGER NOT NULL,      -- how often this step's state has changed
   PRIMARY KEY (run, rule, step)
 ) STRICT;
 
@@ -143,6 +146,7 @@ CREATE TABLE alerts (
   fired_ms      INTEGER NOT NULL,
   resolved_ms   INTEGER
 ) STRICT;
+CREATE INDEX alerts_by_rule ON alerts (run, rule);
 CREATE UNIQUE INDEX alerts_open ON alerts (run, rule, direction) WHERE state = 'firing';
 
 -- Written by alerts: this event has been handed to its receivers; one configured later does not hear of it.
@@ -166,3 +170,4 @@ CREATE TABLE notifications (
   sent_ms       INTEGER,
   UNIQUE (alert, event, notifier)
 ) STRICT;
+CREATE INDEX notifications_open ON notifications (notifier, id) WHERE state = 'pending';
