@@ -7,7 +7,13 @@ STAMP := $(VENV)/.installed
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: setup demo test check format clean
+.PHONY: help setup demo test check format clean
+
+help:
+	@echo "make demo    watch metricwatch do its whole job once, offline"
+	@echo "make test    run all tests"
+	@echo "make check   lint, types and import contracts; make format mends what can be mended"
+	@echo "make setup   only set up .venv; make clean removes it"
 
 setup: $(STAMP)
 

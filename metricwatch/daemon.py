@@ -27,6 +27,7 @@ from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.lock import DaemonLock
 from metricwatch.store.notifications import NotificationLog
+from metricwatch.store.scores import Scores
 from metricwatch.supervisor.process import WorkerProcess
 from metricwatch.supervisor.stage import Policy, Progress, Supervisor
 from metricwatch.telemetry import Health, HealthServer
@@ -44,10 +45,15 @@ _ATTEMPTS_ONCE = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Once:
-    """How `run --once` ended. undelivered and unsent are kept in the ledger for the next run."""
+    """How `run --once` ended.
+
+    done and failed count snapshots, failed_scores the metrics that could not be computed on snapshots that are done.
+    undelivered and unsent are kept in the ledger for the next run.
+    """
 
     done: int
     failed: int
+    failed_scores: int
     undelivered: int
     unsent: int
     stopped: bool
@@ -122,7 +128,8 @@ class App:
         with self._turn():
             log.info("daemon.started", state=str(self.config.state), watching=len(self.config.watch))
             self._stop.wait()
-        log.info("daemon.stopped")
+        undelivered, unsent = Deliveries(self.db).pending(), NotificationLog(self.db).pending()
+        log.info("daemon.stopped", undelivered=undelivered, unsent=unsent)
 
     def run_once(
         self, *, drain: timedelta, progress: Callable[[Progress | None, int, int], None] = lambda *_: None
@@ -132,7 +139,8 @@ class App:
         progress is called often, with what the worker does, the jobs finished so far and all jobs known.
         """
         jobs, deliveries, notifications = Ledger(self.db), Deliveries(self.db), NotificationLog(self.db)
-        before = jobs.job_counts()
+        scores = Scores(self.db)
+        before, failed_before = jobs.job_counts(), scores.failed()
         self.watcher.only_present = True
         self.supervisor.most_attempts = _ATTEMPTS_ONCE
         with self._turn():
@@ -152,6 +160,7 @@ class App:
         return Once(
             done=after["done"] - before["done"],
             failed=sum(after[state] - before[state] for state in ("failed", "quarantined")),
+            failed_scores=scores.failed() - failed_before,
             undelivered=deliveries.pending(),
             unsent=notifications.pending(),
             stopped=stopped,

@@ -48,7 +48,14 @@ class PluginError(PermanentError):
 
 
 class WorkerError(MetricwatchError):
-    """The worker process died, hung, or answered with something that is not the protocol."""
+    """The worker process died, hung, or answered with something that is not the protocol.
+
+    status is its exit status where it exited by itself.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class LedgerError(MetricwatchError):

@@ -67,9 +67,15 @@ class AlertDispatcher:
                 names = list(self._notifiers) if chosen is None else list(chosen)
                 self._log.announce(alert, event, names, self._clock.now())
         for alert, event in events:
-            step = alert.fired_step if event == "firing" else alert.resolved_step
-            log.warning(
-                "alert", event_kind=event, rule=alert.rule, run=self._name(alert), step=step, severity=alert.severity
+            say = log.warning if (event, alert.severity) == ("firing", "critical") else log.info
+            say(
+                f"alert.{event}",
+                run=self._name(alert),
+                step=alert.fired_step if event == "firing" else alert.resolved_step,
+                rule=alert.rule,
+                metric=alert.metric,
+                change=f"{alert.change:+.1%}",
+                severity=alert.severity,
             )
         return len(events)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,14 +13,19 @@ from metricwatch.cli.levels import Finding, error, ok, warning
 from metricwatch.cli.weights import find_weights
 from metricwatch.config import Config, WatchEntry
 from metricwatch.errors import MetricwatchError
+from metricwatch.protocol import Ready
+
+_WORKER_START_SECONDS = 120.0
 
 
 def inspect(config: Config, environ: Mapping[str, str], *, offline: bool) -> Iterator[Finding]:
     """Look at everything a configuration names. Writes nothing that stays; offline, it opens no connection."""
     yield _state(config.state)
     for position, entry in enumerate(config.watch):
+        yield from _run(f"watch[{position}].run", entry)
         yield from inspect_entry(f"watch[{position}]", entry)
     yield from _metrics(config, environ, offline=offline)
+    yield from _device(config)
     yield _tracking(config, offline=offline)
     yield from _notifiers(config)
 
@@ -38,6 +44,41 @@ def _state(folder: Path) -> Finding:
             "state", f"cannot write into {existing}: {problem.strerror}; change its owner or the setting state"
         )
     return ok("state", str(folder) if existing == folder else f"{folder} (will be created)")
+
+
+def _run(item: str, entry: WatchEntry) -> Iterator[Finding]:
+    file = entry.target.id_file
+    if file is None:
+        return
+    if Path(file).is_file():
+        yield ok(item, f"its id is in {file}")
+    else:
+        yield warning(item, f"{file} is not there yet; points wait until the training job writes it")
+
+
+def _device(config: Config) -> Iterator[Finding]:
+    """Start a worker where a device is demanded: only torch can tell whether it is there."""
+    if not config.worker.device.startswith("cuda"):
+        return
+    import tempfile
+
+    from metricwatch.daemon import worker_settings
+    from metricwatch.supervisor.process import WorkerProcess
+
+    with tempfile.TemporaryDirectory(prefix="metricwatch-check-") as folder:
+        said = threading.Event()
+        worker = WorkerProcess(worker_settings(config), log_file=Path(folder) / "worker.log", wake=said.set)
+        try:
+            while said.wait(_WORKER_START_SECONDS):
+                said.clear()
+                if any(isinstance(reply, Ready) for reply in worker.poll()):
+                    yield ok("worker", f"starts on {config.worker.device}")
+                    return
+            yield error("worker", f"did not start within {_WORKER_START_SECONDS:.0f} s")
+        except MetricwatchError as problem:
+            yield error("worker", str(problem))
+        finally:
+            worker.kill()
 
 
 def _metrics(config: Config, environ: Mapping[str, str], *, offline: bool) -> Iterator[Finding]:
@@ -109,6 +150,8 @@ def _tracking(config: Config, *, offline: bool) -> Finding:
 
 
 def _notifiers(config: Config) -> Iterator[Finding]:
+    if config.rules and not config.notify:
+        yield warning("notify", "names nobody: alerts will show in MLflow and in `status` only")
     for name, notifier in config.notify.items():
         try:
             catalog.load_notifier(notifier.use)(notifier.options).close()

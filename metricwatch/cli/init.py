@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,7 @@ def command(
     folder = Path(os.path.abspath(file)).parent
     reference = reference or _existing(folder, _REFERENCE_FOLDERS)
     content = content or _existing(folder, _CONTENT_FOLDERS)
+    metrics = _metrics(paired=content is not None)
     text = render(
         Choices(
             run=_run(run, folder),
@@ -42,12 +44,14 @@ def command(
             reference=_from(folder, reference) if reference else None,
             content=_from(folder, content) if content else None,
             tracking_uri=_tracking_uri(tracking_uri),
-            metrics=_metrics(paired=content is not None),
+            metrics=metrics,
         )
     )
     _write(file, text, overwrite=force)
     messages = console.messages()
     messages.print(f"wrote {file}")
+    for choice in _explain(metrics, reference, content):
+        messages.print(f"  {choice}", soft_wrap=True)
     option = "" if str(file) == "metricwatch.yaml" else f" -c {file}"
     messages.print(f"next: metricwatch check{option}, then metricwatch run{option}")
 
@@ -83,6 +87,17 @@ def _metrics(*, paired: bool) -> tuple[str, ...]:
         here[extractor] = found is not None and found.present
     distance = "fd_efficientnet_lite0" if here[EFFICIENTNET] and not here[INCEPTION] else "fid"
     return (distance, "ssim") if paired else (distance,)
+
+
+def _explain(metrics: tuple[str, ...], reference: Path | None, content: Path | None) -> Iterator[str]:
+    """What was chosen for the user, and why."""
+    why = ""
+    if metrics[0] == "fd_efficientnet_lite0":
+        why = " (Inception-v3's weights are not here; with them, or where they can be downloaded, name fid)"
+    yield f"metrics: {', '.join(metrics)}{why}"
+    yield f"reference: {reference or 'none yet, set it'}"
+    if content is not None:
+        yield f"pairs: {content}"
 
 
 def _existing(folder: Path, names: tuple[str, ...]) -> Path | None:

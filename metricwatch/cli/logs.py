@@ -73,7 +73,10 @@ def _rendering(log_format: LogFormat, *, colour: bool) -> list[Processor]:
     if log_format is LogFormat.CONSOLE:
         # Not the rich one: it shows local variables, and a secret may be among them.
         plain = structlog.dev.plain_traceback
-        return [structlog.dev.ConsoleRenderer(colors=colour, timestamp_key="time", exception_formatter=plain)]
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=colour, timestamp_key="time", exception_formatter=plain, sort_keys=False
+        )
+        return [renderer]
     if log_format is LogFormat.JSON:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     return [

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def command(
     config: Annotated[Path | None, typer.Option("-c", "--config", help="The configuration file.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Score what is there, deliver it, and leave.")] = False,
-    drain: Annotated[str, typer.Option("--drain", help="With --once: how long to try to deliver.")] = "60s",
+    drain: Annotated[
+        str, typer.Option("--drain", metavar="DURATION", help="With --once: how long to try to deliver.")
+    ] = "60s",
     as_json: Annotated[bool, typer.Option("--json", help="With --once: print a JSON summary on stdout.")] = False,
 ) -> None:
     """Watch, score, log and alert until stopped (SIGTERM or Ctrl-C), or once over what is there."""
@@ -66,8 +68,11 @@ def _report(result: Once, *, as_json: bool) -> None:
         console.print_json(asdict(result))
     screen = console.messages()
     screen.print(f"{result.done} evaluated, {result.failed} failed")
+    if not (result.done or result.failed):
+        screen.print("nothing new to score; `metricwatch check` shows what the configuration matches")
     problems = {
         "snapshots could not be evaluated": result.failed,
+        "scores could not be computed": result.failed_scores,
         "deliveries wait for the tracking server": result.undelivered,
         "messages could not be sent yet": result.unsent,
     }

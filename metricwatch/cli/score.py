@@ -11,12 +11,14 @@ from typing import Annotated
 
 import typer
 
-from metricwatch.errors import InputError, PermanentError, WorkerError
+from metricwatch.cli import console
+from metricwatch.errors import InputError, MetricwatchError, PermanentError, WorkerError
 from metricwatch.protocol import Configure, Evaluate, Failure, Heartbeat, Log, Result
 from metricwatch.records import Evaluation, Score, ScoreState
 
 # A worker that says nothing for this long hangs.
 _SILENCE_SECONDS = 180.0
+_SHOWN = 10
 
 
 def command(
@@ -57,7 +59,13 @@ def command(
         content=None if content is None else str(content.resolve()),
         style=None if style is None else str(style.resolve()),
     )
-    _show(_evaluate(settings, request), as_json=as_json)
+    try:
+        evaluation = _evaluate(settings, request)
+    except MetricwatchError as error:
+        if as_json:
+            console.print_json({"scores": [], "provenance": {}, "skipped": [], "error": str(error)})
+        raise
+    _show(evaluation, request, as_json=as_json)
 
 
 def _metric_names(metrics: str | None, reference: Path | None, content: Path | None) -> tuple[str, ...]:
@@ -104,6 +112,8 @@ def _default_cache() -> Path:
 def _evaluate(settings: Configure, request: Evaluate) -> Evaluation:
     import threading
 
+    import structlog
+
     from metricwatch.cli.progress import bars
     from metricwatch.supervisor.process import WorkerProcess
 
@@ -129,9 +139,10 @@ def _evaluate(settings: Configure, request: Evaluate) -> Evaluation:
                         case Heartbeat():
                             show(reply.phase or "starting", reply.done, reply.total)
                         case Log(level="error"):
-                            error = _say(reply)
+                            # Told once, with the failure that follows from it.
+                            error = " ".join((reply.event, *reply.fields.values()))
                         case Log(level="warning"):
-                            _say(reply)
+                            structlog.get_logger(__name__).warning(reply.event, **reply.fields)
                         case Result():
                             return reply.evaluation
                         case Failure():
@@ -140,24 +151,18 @@ def _evaluate(settings: Configure, request: Evaluate) -> Evaluation:
             worker.kill()
 
 
-def _say(line: Log) -> str:
-    import structlog
-
-    structlog.get_logger(__name__).warning(line.event, **line.fields)
-    return " ".join((line.event, *line.fields.values()))
-
-
-def _show(evaluation: Evaluation, *, as_json: bool) -> None:
+def _show(evaluation: Evaluation, request: Evaluate, *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from metricwatch.cli import console
-
     screen = console.messages()
-    for item in evaluation.skipped:
-        screen.print(f"skipped {item.path}: {item.reason}")
+    for item in evaluation.skipped[:_SHOWN]:
+        screen.print(f"skipped {item.path}: {item.reason}", soft_wrap=True)
+    if len(evaluation.skipped) > _SHOWN:
+        screen.print(f"and {len(evaluation.skipped) - _SHOWN} more; --json names them all")
     missing = [score for score in evaluation.scores if score.state is not ScoreState.OK]
     for score in missing:
-        screen.print(f"{score.key}: no value ({score.state.value}): {score.detail}")
+        hint = _hint(score, request)
+        screen.print(f"{score.key}: no value ({score.state.value}): {score.detail}{hint}", soft_wrap=True)
     if as_json:
         console.print_json(
             {
@@ -176,6 +181,14 @@ def _show(evaluation: Evaluation, *, as_json: bool) -> None:
         )
     if missing:
         raise typer.Exit(1)
+
+
+def _hint(score: Score, request: Evaluate) -> str:
+    if score.state is ScoreState.NO_REFERENCE:
+        return "; give --reference"
+    if score.state is ScoreState.NO_PAIRS and request.content is None and request.style is None:
+        return "; give --content or --style"
+    return ""
 
 
 def _as_dict(score: Score) -> dict[str, object]:

@@ -127,7 +127,8 @@ def _show(document: dict[str, Any]) -> None:
     screen.print(f"daemon: {document['daemon'] or 'not running'}   state: {document['state']}")
     screen.print("jobs: " + ", ".join(f"{count} {state}" for state, count in document["jobs"].items() if count))
     for run in document["runs"]:
-        where = run["url"] or run["tracking_id"] or "not known to the tracking server yet"
+        known = f"run {run['tracking_id']}" if run["tracking_id"] else "not known to the tracking server yet"
+        where = run["url"] or known
         screen.print(f"\n{run['name']}: {run['evaluations']} evaluations, {where}")
         if run["latest"]:
             console.print_table(
@@ -135,13 +136,17 @@ def _show(document: dict[str, Any]) -> None:
                 [_score_row(score) for score in run["latest"]],
                 console=screen,
             )
+        for detail in dict.fromkeys(score["detail"] for score in run["latest"] if score["state"] != "ok"):
+            keys = ", ".join(score["key"] for score in run["latest"] if score["detail"] == detail)
+            # Unwrapped: it may hold a path or an address to copy.
+            screen.print(f"{keys}: {detail}", soft_wrap=True)
         for name, rule in run["rules"].items():
             note = f" ({rule['note']})" if rule["note"] else ""
             screen.print(f"rule {name}: {rule['state']} at step {rule['step']}{note}")
         for item in run["skipped"]:
             screen.print(f"skipped at step {item['step']}: {item['path']}: {item['reason']}")
     for line in _events(document):
-        screen.print(line)
+        screen.print(line, soft_wrap=True)
 
 
 def _events(document: dict[str, Any]) -> Iterator[str]:
@@ -161,11 +166,11 @@ def _events(document: dict[str, Any]) -> Iterator[str]:
         yield f"{job['state']}: step {job['step']} ({job['path']}): {job['reason']}"
     for item in document["notifications"]:
         if item["state"] != "sent":
-            yield f"notification {item['state']}: {item['rule']} to {item['notifier']}: {item['reason']}"
+            reason = item["reason"] or "not tried yet"
+            yield f"notification {item['state']}: {item['event']} of {item['rule']} to {item['notifier']}: {reason}"
 
 
 def _score_row(score: dict[str, Any]) -> list[str]:
     value = "-" if score["value"] is None else f"{score['value']:.4f}"
     stderr = "-" if score["stderr"] is None else f"{score['stderr']:.4f}"
-    state = score["state"] if score["state"] == "ok" else f"{score['state']}: {score['detail']}"
-    return [score["key"], str(score["step"]), value, stderr, str(score["images"]), state]
+    return [score["key"], str(score["step"]), value, stderr, str(score["images"]), score["state"]]

@@ -102,7 +102,7 @@ class Exporter:
         run = self._ledger.run(key)
         remote = sink.find_run(run)
         self._deliveries.remember_remote_run(name, key, remote)
-        log.info("run.found", sink=name, run=run.name, id=remote.id, url=remote.url)
+        log.info("run.found", sink=name, run=run.name, id=remote.id, **({"url": remote.url} if remote.url else {}))
         return remote.id
 
     def _postpone(self, batch: Sequence[Delivery], error: TemporaryError) -> None:

@@ -173,8 +173,8 @@ class Rules:
                 continue
             if alert.state is not AlertState.FIRING:
                 continue
-            if alert.fired_step != episode.fired_step:
-                self._alerts.move_start(alert.id, episode.fired_step)
+            if (alert.fired_step, alert.window) != (episode.fired_step, episode.window):
+                self._alerts.amend(alert.id, _new_alert(run, rule, episode))
             if episode.resolved_step is not None:
                 self._alerts.resolve(
                     alert.id,

@@ -159,10 +159,13 @@ class Alerts:
                 (step, value, reason, to_ms(now), int(announce), alert),
             )
 
-    def move_start(self, alert: int, step: int) -> None:
-        """A late evaluation showed that the alert began at another step."""
+    def amend(self, alert: int, new: Alert) -> None:
+        """Late evaluations showed that a firing alert began elsewhere, or otherwise."""
         with self._db.transaction() as tx:
-            tx.execute("UPDATE alerts SET fired_step = ? WHERE id = ?", (step, alert))
+            tx.execute(
+                "UPDATE alerts SET fired_step = ?, change = ?, window = ?, moved = ? WHERE id = ?",
+                (new.fired_step, new.change, _dump(new.window), _dump(new.moved), alert),
+            )
 
 
 def _dump(points: Sequence[WindowPoint]) -> str:

@@ -110,14 +110,22 @@ class Scores:
         return int(row["id"] or 0) if row else 0
 
     def skipped(self, run: str, limit: int = 20) -> list[tuple[int, str, str]]:
-        """The newest files left out of evaluations of a run: (step, path, reason)."""
+        """The files left out of a run's evaluations, newest first: (step, path, reason). Rewritten steps count anew."""
         rows = self._db.read(
             """SELECT step, json_extract(item.value, '$.path') AS path, json_extract(item.value, '$.reason') AS reason
                FROM evaluations, json_each(evaluations.skipped) AS item
-               WHERE run = ? ORDER BY evaluations.id DESC LIMIT ?""",
+               WHERE run = ? AND NOT EXISTS (
+                 SELECT 1 FROM evaluations AS newer WHERE newer.run = evaluations.run
+                   AND newer.step = evaluations.step AND newer.revision > evaluations.revision)
+               ORDER BY evaluations.id DESC LIMIT ?""",
             (run, limit),
         )
         return [(row["step"], row["path"], row["reason"]) for row in rows]
+
+    def failed(self) -> int:
+        """How many scores have failed in all: a metric that could not be computed."""
+        row = self._db.read_one("SELECT count(*) AS n FROM scores WHERE state = 'failed'")
+        return int(row["n"]) if row else 0
 
     def evaluations(self, run: str) -> int:
         """How many evaluations a run has."""

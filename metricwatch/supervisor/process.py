@@ -138,7 +138,8 @@ class WorkerProcess:
                 self._process.kill()
                 self._process.wait()
             else:
-                end = WorkerError(f"the worker {_ending(self._process.wait())}{self._tail()}")
+                status = self._process.wait()
+                end = WorkerError(f"the worker {_ending(status)}{self._tail()}", status=status)
         self._replies.put(end)
         self._wake()
 

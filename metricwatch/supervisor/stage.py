@@ -10,7 +10,7 @@ import structlog
 
 from metricwatch.clock import Clock, backoff, to_ms
 from metricwatch.config.watching import WatchEntry
-from metricwatch.errors import WorkerError
+from metricwatch.errors import ConfigError, WorkerError
 from metricwatch.protocol import Evaluate, Failure, Heartbeat, Log, Ready, Reply, Result
 from metricwatch.records import Evaluation, Job, JobState, Point, ScoreState
 from metricwatch.store.db import Database
@@ -101,7 +101,10 @@ class Supervisor:
             log.info("jobs.released", count=released, reason="an earlier daemon stopped while they were at work")
 
     def tick(self) -> int:
-        """Read what the worker said, then give it the next job; returns the messages and jobs handled."""
+        """Read what the worker said, then give it the next job; returns the messages and jobs handled.
+
+        Raises ConfigError when the worker says that it cannot work as configured (no such device, say).
+        """
         work = self._listen()
         self._look_after()
         return work + self._assign()
@@ -133,6 +136,8 @@ class Supervisor:
             replies = self._worker.poll()
         except WorkerError as error:
             self._on_death(str(error))
+            if error.status == ConfigError.exit_code:
+                raise ConfigError(f"the worker cannot work with this configuration: {self._last_error}") from error
             return 1
         if replies:
             self._heard = self._clock.monotonic()
@@ -201,7 +206,8 @@ class Supervisor:
         }
         log.info("evaluated", run=self._name(job), step=job.snapshot.step, images=evaluation.images, **fields)
         for score in evaluation.scores:
-            if score.state is not ScoreState.OK:
+            # Of failed ones the worker has said why.
+            if score.state not in {ScoreState.OK, ScoreState.FAILED}:
                 log.warning("score.missing", key=score.key, step=job.snapshot.step, reason=score.detail)
         for item in evaluation.skipped:
             log.warning("image.skipped", step=job.snapshot.step, path=item.path, reason=item.reason)

@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 # While something settles it is looked at this often, so that it is found done soon after it is.
 _LOOK_SECONDS = 0.5
+# A settled step waits this long, and twice the quiet time, for earlier steps that are still settling.
+_HELD_SECONDS = 2.0
 # A burst of events is answered by one listing, not by one an event.
 _HINTED_SECONDS = 0.1
 # In-place rewrites of old steps send no event on network file systems: each rescan looks into a few in turn.
@@ -34,6 +36,7 @@ class _Settled:
 
     candidate: Candidate
     contents: Contents
+    since: float
 
 
 class _Source:
@@ -54,8 +57,14 @@ class _Source:
         self.renamed: set[str] = set()
         self.reported: set[str] = set()
         self.scanned = False
+        # Settled, and waiting for earlier steps that are not.
+        self.held: dict[int, _Settled] = {}
         # The steps that count when only what is there at first shall be taken; None: all.
         self.present: set[int] | None = None
+
+    def unsettled(self) -> set[int]:
+        """The steps that have been seen and are not recorded as they are."""
+        return self.settling.waiting() | self.held.keys()
 
     def report_once(self, event: str, path: str, **fields: object) -> None:
         if path not in self.reported:
@@ -89,7 +98,7 @@ class Watcher:
         hints = self._hints.take()
         recorded = sum(self._tick(source, hints) for source in self._sources)
         # Told only now: before, another thread could see a step as settled whose job is not queued yet.
-        self._settled = all(source.scanned and not source.settling.waiting() for source in self._sources)
+        self._settled = all(source.scanned and not source.unsettled() for source in self._sources)
         return recorded
 
     def rescan(self) -> None:
@@ -102,8 +111,8 @@ class Watcher:
         return self._settled
 
     def settling(self) -> int:
-        """How many steps have been seen and are not settled yet."""
-        return sum(len(source.settling.waiting()) for source in self._sources)
+        """How many steps have been seen and are not recorded yet."""
+        return sum(len(source.unsettled()) for source in self._sources)
 
     def close(self) -> None:
         self._hints.close()
@@ -120,16 +129,32 @@ class Watcher:
             if due:
                 source.next_rescan = now + source.entry.rescan.total_seconds()
                 self._hints.listen([source.root])
-        elif source.settling.waiting() and now >= source.next_look:
+        elif (source.settling.waiting() or source.held) and now >= source.next_look:
             steps = self._refresh(source)
         else:
             return 0
         source.next_look = now + min(_LOOK_SECONDS, source.entry.settle.total_seconds() or _LOOK_SECONDS)
         looked = [self._look(source, step, now) for step in sorted(steps)]
         source.renamed.clear()
-        settled = [found for found in looked if found]
+        source.held.update((found.candidate.step, found) for found in looked if found)
+        ready = self._in_order(source, now)
         with self._db.transaction():
-            return sum(self._record(source, found) for found in settled)
+            return sum(self._record(source, found) for found in ready)
+
+    def _in_order(self, source: _Source, now: float) -> list[_Settled]:
+        """Take what may be recorded out of the held steps, in order.
+
+        A set with a marker settles before an earlier one without: scored in that order, a rule would judge a curve
+        with holes. So a step waits for earlier new ones, but no longer than those may reasonably take.
+        """
+        earliest = min(source.settling.waiting() - source.known.keys(), default=None)
+        patience = _HELD_SECONDS + 2 * source.entry.settle.total_seconds()
+        steps = [
+            step
+            for step, found in sorted(source.held.items())
+            if earliest is None or step < earliest or now - found.since > patience
+        ]
+        return [source.held.pop(step) for step in steps]
 
     def _rescan(self, source: _Source, *, recheck: bool) -> set[int]:
         """List the entry anew; returns the steps that must be looked into."""
@@ -145,6 +170,7 @@ class Watcher:
             found.candidates = {step: item for step, item in found.candidates.items() if step in source.present}
         for gone in source.candidates.keys() - found.candidates.keys():
             source.settling.forget(gone)
+            source.held.pop(gone, None)
         source.candidates = found.candidates
         source.scanned = True
         touched, source.touched = source.touched, set()
@@ -177,6 +203,9 @@ class Watcher:
         if candidate is None or contents is None:
             source.settling.forget(step)
             return None
+        held = source.held.get(step)
+        if held is not None and held.contents.activity == contents.activity:
+            return None
         known = source.known.get(step)
         if known is not None and (known.digest == contents.digest or _only_removed(known, contents)):
             source.known[step] = replace(known, mtime_ns=candidate.mtime_ns)
@@ -191,7 +220,7 @@ class Watcher:
         renamed = candidate.members is None and candidate.path in source.renamed
         if not source.settling.look(step, contents.activity, now, marked=marked, renamed=renamed):
             return None
-        return _Settled(candidate, contents)
+        return _Settled(candidate, contents, now)
 
     def _contents(self, source: _Source, candidate: Candidate) -> Contents | None:
         try:

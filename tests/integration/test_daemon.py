@@ -299,6 +299,29 @@ def test_a_port_in_use_is_a_clear_error(make_job):
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
 
 
+def test_a_device_that_is_not_there_is_a_matter_of_configuration(make_job):
+    """Status 78, from check as from the daemon: no service manager shall restart it for ever."""
+    job = make_job(worker={"device": "cuda:77"})
+    job.write_step(1000)
+    for command in (["check"], ["run", "--once"], ["run"]):
+        done = job.call(*command)
+        assert done.returncode == 78, done.stderr
+        assert "cuda:77" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_metric_that_failed_is_told_by_the_exit_status(make_job):
+    job = make_job(metrics=["ssim", "fd_efficientnet_lite0"])
+    job.config["extractors"] = {"efficientnet-lite0": {"weights": "nowhere.pth"}}
+    job.write_config()
+    job.write_step(1000)
+    done = job.call("run", "--once", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["failed_scores"] == 1
+    assert "nowhere.pth" in done.stderr
+    assert steps(job) == [1000]
+
+
 def test_the_health_endpoint_shows_the_backlog(make_job, start):
     port = free_port()
     job = make_job(tracking_uri=f"http://127.0.0.1:{free_port()}", telemetry={"port": port})

@@ -92,7 +92,7 @@ def test_fid_takes_weights_by_path_and_statistics_by_file(score, photos, blurred
 def test_missing_weights_name_the_file_how_to_get_it_and_what_works_offline(score, photos):
     done = score(photos, "--reference", photos, "--json")
     assert done.returncode == 1
-    assert done.stdout == ""
+    assert "pt_inception-2015" in json.loads(done.stdout)["error"]
     assert "pt_inception-2015-12-05-6726825d.pth" in done.stderr
     assert "https://" in done.stderr
     assert "fd_efficientnet_lite0" in done.stderr

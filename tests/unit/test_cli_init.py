@@ -22,10 +22,10 @@ def init(*arguments: str):
 def test_an_empty_directory_gets_a_file_that_loads(folder):
     result = init()
     assert result.exit_code == 0
-    assert result.stderr.splitlines() == [
-        "wrote metricwatch.yaml",
-        "next: metricwatch check, then metricwatch run",
-    ]
+    first, metrics, reference, last = result.stderr.splitlines()
+    assert (first, last) == ("wrote metricwatch.yaml", "next: metricwatch check, then metricwatch run")
+    assert metrics.startswith("  metrics: fd_efficientnet_lite0 (Inception-v3's weights are not here")
+    assert reference == "  reference: none yet, set it"
     config = load_config(environ={})
     assert config.tracking.uri == f"sqlite:///{folder}/mlflow.db"
     assert config.watch[0].target.name == "night"

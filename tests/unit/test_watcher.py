@@ -122,6 +122,40 @@ def test_a_marker_settles_at_once(scene):
     assert s.look() == 1
 
 
+def test_steps_are_recorded_in_order_whichever_settles_first(scene):
+    """Scored out of order, a rule would see a curve with holes."""
+    s = scene()
+    for step in (1000, 2000, 3000):
+        s.write(f"{step}/a.png")
+    for step in (2000, 3000):
+        s.write(f"{step}/.done")
+    assert s.look() == 0
+    assert not s.watcher.settled()
+    assert s.settle() == [(1000, 1, 1), (2000, 1, 1), (3000, 1, 1)]
+
+
+def test_a_step_that_never_settles_does_not_hold_the_others_up_for_long(scene):
+    s = scene()
+    s.write("2000/a.png")
+    s.write("2000/.done")
+    recorded = 0
+    for second in range(20):
+        s.write(f"1000/{second}.png")
+        recorded += s.look(1)
+    assert recorded == 1
+
+
+def test_a_held_step_that_changes_settles_anew(scene):
+    s = scene()
+    s.write("1000/a.png")
+    s.write("2000/a.png")
+    s.write("2000/.done")
+    s.look()
+    s.write("2000/b.png")
+    s.write("2000/.done", b"again")
+    assert s.settle() == [(1000, 1, 1), (2000, 1, 2)]
+
+
 def test_a_marker_of_flat_files_settles_their_step(scene):
     s = scene()
     s.write("step_1000_a.png")

@@ -55,7 +55,7 @@ CREATE TABLE evaluations (
   provenance   TEXT NOT NULL,   -- JSON object
   evaluated_ms INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX evaluations_by_run ON evaluations (run);
+CREATE INDEX evaluations_by_step ON evaluations (run, step, revision);
 
 CREATE TABLE scores (
   id               INTEGER PRIMARY KEY,
@@ -77,6 +77,7 @@ CREATE TABLE scores (
 ) STRICT;
 CREATE INDEX scores_by_series ON scores (run, key, step, revision);
 CREATE INDEX scores_by_arrival ON scores (run, key, id);
+CREATE INDEX scores_failed ON scores (state) WHERE state = 'failed';
 
 -- The outbox. Rows are born in the transaction that makes them true; their state belongs to export.
 CREATE TABLE deliveries (
