@@ -47,13 +47,14 @@ _ATTEMPTS_ONCE = 4
 class Once:
     """How `run --once` ended.
 
-    done and failed count snapshots, failed_scores the metrics that could not be computed on snapshots that are done.
-    undelivered and unsent are kept in the ledger for the next run.
+    done and failed count snapshots, failed_scores the metrics that could not be computed on snapshots that are done,
+    rejected what the sink will never take. undelivered and unsent are kept in the ledger for the next run.
     """
 
     done: int
     failed: int
     failed_scores: int
+    rejected: int
     undelivered: int
     unsent: int
     stopped: bool
@@ -76,7 +77,8 @@ class App:
             raise
 
     def _build(self, config: Config) -> None:
-        self._closers.append(DaemonLock(config.state).release)
+        self._lock = DaemonLock(config.state)
+        self._closers.append(self._lock.release)
         self.db = Database.open(config.state)
         self._closers.append(self.db.close)
         runs = list({entry.target.key: entry.target for entry in config.watch}.values())
@@ -140,7 +142,7 @@ class App:
         """
         jobs, deliveries, notifications = Ledger(self.db), Deliveries(self.db), NotificationLog(self.db)
         scores = Scores(self.db)
-        before, failed_before = jobs.job_counts(), scores.failed()
+        before, failed_before, rejected_before = jobs.job_counts(), scores.failed(), deliveries.rejections()
         self.watcher.only_present = True
         self.supervisor.most_attempts = _ATTEMPTS_ONCE
         with self._turn():
@@ -161,6 +163,7 @@ class App:
             done=after["done"] - before["done"],
             failed=sum(after[state] - before[state] for state in ("failed", "quarantined")),
             failed_scores=scores.failed() - failed_before,
+            rejected=deliveries.rejections() - rejected_before,
             undelivered=deliveries.pending(),
             unsent=notifications.pending(),
             stopped=stopped,
@@ -194,7 +197,7 @@ class App:
         # Three lanes: a tracking server that hangs must delay neither scoring nor the alarm.
         self._lanes = Lanes(
             {
-                "score": (self.watcher.tick, self.supervisor.tick, self.rules.tick),
+                "score": (self._own, self.watcher.tick, self.supervisor.tick, self.rules.tick),
                 "export": (self.exporter.tick,),
                 "alerts": (self.alerts.tick,),
             },
@@ -202,6 +205,10 @@ class App:
             stop=self._stop,
         )
         return self._lanes
+
+    def _own(self) -> int:
+        self._lock.check()
+        return 0
 
     def _turning(self) -> bool:
         return self._lanes is None or self._lanes.turning()

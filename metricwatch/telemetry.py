@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
@@ -18,6 +20,8 @@ from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.notifications import NotificationLog
+
+log = structlog.get_logger(__name__)
 
 
 class Health:
@@ -68,6 +72,14 @@ class Health:
         )
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - the base's signature
+        """A scraper that hangs up in the middle is its own business: no traceback in our log."""
+        log.debug("telemetry.broken_connection", client=str(client_address))
+
+
 class HealthServer:
     """Answers /-/healthy and /metrics from its own thread. Raises ConfigError when the port is taken."""
 
@@ -75,12 +87,12 @@ class HealthServer:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(health)
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler(health, registry))
+            self._server = _Server((host, port), _handler(health, registry))
         except OSError as error:
-            raise ConfigError(
-                f"telemetry: cannot listen on {host}:{port}: {error.strerror}; "
-                "is another daemon running? name a free port with `telemetry: {port: ...}`"
-            ) from error
+            hint = "name a free one with `telemetry: {port: ...}`; is another daemon running?"
+            if error.errno != errno.EADDRINUSE:
+                hint = "check `telemetry: {host: ..., port: ...}`"
+            raise ConfigError(f"telemetry: cannot listen on {host}:{port}: {error.strerror}; {hint}") from error
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, name="telemetry", daemon=True)
         self._thread.start()
@@ -93,6 +105,9 @@ class HealthServer:
 
 def _handler(health: Health, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        # A connection that says nothing is closed, not kept by a thread for ever.
+        timeout = 10
+
         def do_GET(self) -> None:
             try:
                 if self.path == "/-/healthy":

@@ -73,6 +73,7 @@ def _report(result: Once, *, as_json: bool) -> None:
     problems = {
         "snapshots could not be evaluated": result.failed,
         "scores could not be computed": result.failed_scores,
+        "deliveries were rejected by the tracking server": result.rejected,
         "deliveries wait for the tracking server": result.undelivered,
         "messages could not be sent yet": result.unsent,
     }

@@ -100,7 +100,7 @@ def _run(config: Config, db: Database, run: Run) -> dict[str, Any]:
         "evaluations": scores.evaluations(run.key),
         "latest": latest,
         "rules": rules,
-        "skipped": [{"step": step, "path": path, "reason": reason} for step, path, reason in scores.skipped(run.key)],
+        "skipped": [{"step": step, "path": item.path, "reason": item.reason} for step, item in scores.skipped(run.key)],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -31,6 +32,7 @@ class Exporter:
         self._sinks = sinks
         self._clock = clock
         self._deliveries = Deliveries(db)
+        self._id_files: dict[str, tuple[int, int, int]] = {}
 
     def tick(self) -> int:
         """Send one batch to each sink that has something due; returns how many deliveries were settled."""
@@ -45,11 +47,8 @@ class Exporter:
             return self._write(sink, run_id, batch)
         except TemporaryError as error:
             self._postpone(batch, error)
-        except RunGoneError as error:
-            # The points are good, the run is not: they wait until somebody restores it or mends the configuration.
-            self._deliveries.forget_remote_run(name, batch[0].run)
-            self._postpone(batch, TemporaryError(str(error), retry_after=_MOST_RETRY))
         except PermanentError as error:
+            # The points are good, the run is not: they wait until somebody restores it or mends the configuration.
             self._postpone(batch, TemporaryError(str(error), retry_after=_MOST_RETRY))
         except Exception as error:
             # A plugin that breaks its contract must not stop the daemon, nor cost a point.
@@ -96,13 +95,21 @@ class Exporter:
         return 1
 
     def _run_id(self, name: str, sink: Sink, key: str) -> str:
-        known = self._deliveries.remote_run(name, key)
-        if known is not None:
-            return known.id
+        """The sink's run: looked up once and then pinned, so that a deleted one is not replaced behind people's backs.
+
+        A job that is started again may write another id into its file: from then on the points are that run's.
+        """
         run = self._ledger.run(key)
+        known = self._deliveries.remote_run(name, key)
+        file = _look(run.id_file) if run.id_file else None
+        if known is not None and (file is None or self._id_files.get(key) == file):
+            return known.id
         remote = sink.find_run(run)
-        self._deliveries.remember_remote_run(name, key, remote)
-        log.info("run.found", sink=name, run=run.name, id=remote.id, **({"url": remote.url} if remote.url else {}))
+        if file is not None:
+            self._id_files[key] = file
+        if known is None or known.id != remote.id:
+            self._deliveries.remember_remote_run(name, key, remote)
+            log.info("run.found", sink=name, run=run.name, id=remote.id, **({"url": remote.url} if remote.url else {}))
         return remote.id
 
     def _postpone(self, batch: Sequence[Delivery], error: TemporaryError) -> None:
@@ -113,3 +120,12 @@ class Exporter:
 
     def _name(self, key: str) -> str:
         return self._ledger.run(key).name
+
+
+def _look(path: str) -> tuple[int, int, int] | None:
+    """What tells that a file was written anew, or None when it is not there: what it said last then holds."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -113,11 +113,6 @@ class Deliveries:
                 (sink, run, remote.id, remote.url),
             )
 
-    def forget_remote_run(self, sink: str, run: str) -> None:
-        """Unpin a run that the sink no longer has."""
-        with self._db.transaction() as tx:
-            tx.execute("DELETE FROM remote_runs WHERE sink = ? AND run = ?", (sink, run))
-
     def backlog(self) -> list[Backlog]:
         """What is still pending, by sink and run, oldest first."""
         rows = self._db.read(
@@ -138,6 +133,11 @@ class Deliveries:
     def pending(self) -> int:
         """How many deliveries wait."""
         row = self._db.read_one("SELECT count(*) AS n FROM deliveries WHERE state = 'pending'")
+        return int(row["n"]) if row else 0
+
+    def rejections(self) -> int:
+        """How many deliveries were rejected in all."""
+        row = self._db.read_one("SELECT count(*) AS n FROM deliveries WHERE state = 'rejected'")
         return int(row["n"]) if row else 0
 
     def rejected(self, limit: int = 20) -> list[tuple[str, str, str]]:

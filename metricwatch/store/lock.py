@@ -18,7 +18,7 @@ class DaemonLock:
     """The right to write a ledger. Raises LockedError, naming the owner, when another process has it."""
 
     def __init__(self, state: Path) -> None:
-        path = state / FILE_NAME
+        path = self._path = state / FILE_NAME
         try:
             state.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -38,6 +38,18 @@ class DaemonLock:
             ) from error
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def check(self) -> None:
+        """Raise LedgerError when the state folder was removed or replaced: what we write would be lost, or doubled."""
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            there = None
+        ours = os.fstat(self._fd)
+        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            raise LedgerError(
+                f"{self._path.parent}: this state folder was removed or replaced while the daemon ran; it stops here"
+            )
 
     def _acquire(self) -> None:
         # owner() below holds the lock for an instant when it looks: one more try tells a look from a daemon.

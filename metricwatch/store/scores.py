@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from metricwatch.clock import to_ms
-from metricwatch.records import Evaluation, Job, Score, ScoreState
+from metricwatch.records import Evaluation, Job, Score, ScoreState, Skipped
 from metricwatch.store.db import Database
 
 
@@ -109,18 +109,18 @@ class Scores:
         row = self._db.read_one("SELECT max(id) AS id FROM scores WHERE run = ? AND key = ?", (run, key))
         return int(row["id"] or 0) if row else 0
 
-    def skipped(self, run: str, limit: int = 20) -> list[tuple[int, str, str]]:
-        """The files left out of a run's evaluations, newest first: (step, path, reason). Rewritten steps count anew."""
+    def skipped(self, run: str, limit: int = 20) -> list[tuple[int, Skipped]]:
+        """The files left out of a run's evaluations with their steps, newest first. Rewritten steps count anew."""
         rows = self._db.read(
-            """SELECT step, json_extract(item.value, '$.path') AS path, json_extract(item.value, '$.reason') AS reason
-               FROM evaluations, json_each(evaluations.skipped) AS item
-               WHERE run = ? AND NOT EXISTS (
+            """SELECT step, skipped FROM evaluations WHERE run = ? AND skipped <> '[]' AND NOT EXISTS (
                  SELECT 1 FROM evaluations AS newer WHERE newer.run = evaluations.run
                    AND newer.step = evaluations.step AND newer.revision > evaluations.revision)
                ORDER BY evaluations.id DESC LIMIT ?""",
             (run, limit),
         )
-        return [(row["step"], row["path"], row["reason"]) for row in rows]
+        # Not by SQLite's own JSON functions: a file's name need not be UTF-8, and they would refuse it.
+        found = [(row["step"], Skipped(**item)) for row in rows for item in json.loads(row["skipped"])]
+        return found[:limit]
 
     def failed(self) -> int:
         """How many scores have failed in all: a metric that could not be computed."""

@@ -46,7 +46,8 @@ class WorkerProcess:
             try:
                 self._process = subprocess.Popen(
                     [
-                        *(sys.executable, "-m", "metricwatch.worker"),
+                        # -P: a training job's folder may hold a random.py or a timm.py of its own.
+                        *(sys.executable, "-P", "-m", "metricwatch.worker"),
                         *("--read-fd", str(child_reads), "--write-fd", str(child_writes)),
                     ],
                     stdin=subprocess.DEVNULL,

@@ -30,7 +30,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """A candidate looked into. activity changes with any file, digest with the images alone.
+    """A candidate looked into. activity changes with images, also unfinished ones, and markers; digest with images.
 
     newest_ns is the modification time of the youngest image, 0 without any.
     """
@@ -110,7 +110,7 @@ def look_into(candidate: Candidate, markers: Sequence[str]) -> Contents | None:
         return None
     images = listing.images(entries)
     return Contents(
-        activity=listing.fingerprint(entries),
+        activity=listing.fingerprint(entry for entry in entries if _matters(entry.name, markers)),
         digest=listing.fingerprint(images),
         images=len(images),
         newest_ns=_newest(images),
@@ -136,6 +136,11 @@ def root_of(pattern: str) -> str:
 def _is_marked(entries: Sequence[FileEntry], images: Sequence[FileEntry], markers: Sequence[str]) -> bool:
     # A marker older than a picture is left over from an earlier write of the same step.
     return any(entry.name in markers and entry.mtime_ns >= _newest(images) for entry in entries)
+
+
+def _matters(name: str, markers: Sequence[str]) -> bool:
+    # A log that grows beside the images must not keep them from settling; an unfinished image must.
+    return listing.is_image(name) or listing.is_temporary(name) or name in markers
 
 
 def _newest(images: Sequence[FileEntry]) -> int:

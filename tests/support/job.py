@@ -16,6 +16,8 @@ import yaml
 
 from tests.support.photos import write_crops
 
+# -P as the console script has it: modules of the working directory are not ours to import.
+METRICWATCH = (sys.executable, "-P", "-m", "metricwatch")
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
@@ -79,7 +81,7 @@ class Job:
     def call(self, *arguments: str, timeout: float = 120, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a metricwatch command in the job's folder to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "metricwatch", *arguments],
+            [*METRICWATCH, *arguments],
             cwd=self.folder,
             env={**os.environ, **QUIET, **environ},
             capture_output=True,
@@ -96,7 +98,7 @@ class Daemon:
         self.log_file = job.folder / "daemon.log"
         with self.log_file.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "metricwatch", "run", *arguments],
+                [*METRICWATCH, "run", *arguments],
                 cwd=job.folder,
                 env={**os.environ, **QUIET, **environ},
                 stdout=output,

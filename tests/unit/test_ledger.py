@@ -212,6 +212,19 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     DaemonLock(tmp_path).release()
 
 
+def test_a_state_folder_that_was_removed_is_noticed(tmp_path):
+    """The open ledger would live on without a name, and a second daemon would be let in beside it."""
+    state = tmp_path / "state"
+    with DaemonLock(state) as held:
+        held.check()
+        (state / lock.FILE_NAME).unlink()
+        with pytest.raises(LedgerError, match="removed or replaced"):
+            held.check()
+        DaemonLock(state).release()
+        with pytest.raises(LedgerError, match="removed or replaced"):
+            held.check()
+
+
 def test_an_unusable_state_folder_is_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")

@@ -423,7 +423,7 @@ def test_one_poisoned_point_is_set_aside_and_the_rest_arrives(scene):
     assert scene.deliveries.pending() == 0
 
 
-def test_points_of_a_run_that_was_deleted_wait_and_the_run_is_looked_for_again(scene):
+def test_points_of_a_run_that_was_deleted_wait_for_it_and_go_nowhere_else(scene):
     deliver(scene, "e/1", "fid")
     scene.exporter.tick()
     deliver(scene, "e/2", "fid", step=2000)
@@ -432,8 +432,22 @@ def test_points_of_a_run_that_was_deleted_wait_and_the_run_is_looked_for_again(s
     assert scene.deliveries.backlog()[0].reason == "run r1 is deleted"
     scene.clock.advance(61)
     scene.exporter.tick()
-    assert scene.sink.found == 2
+    assert scene.sink.found == 1
     assert scene.curve("quality/fid") == [(1000, 1.0), (2000, 1.0)]
+
+
+def test_a_job_that_is_started_again_with_another_run_id_gets_its_points_there(scene, tmp_path):
+    file = tmp_path / "mlflow_run_id"
+    file.write_text("r1")
+    scene.ledger.register_run(Run(key=RUN.key, name="night", id_file=str(file)), scene.clock.now())
+    for number in range(3):
+        deliver(scene, f"e/{number}", "fid")
+        scene.exporter.tick()
+    assert scene.sink.found == 1
+    file.write_text("another")
+    deliver(scene, "e/3", "fid")
+    scene.exporter.tick()
+    assert scene.sink.found == 2
 
 
 def test_a_sink_that_breaks_its_contract_costs_no_point_and_no_daemon(scene):

@@ -355,6 +355,16 @@ def test_deleting_images_is_no_new_revision(scene):
         assert s.settle() == []
 
 
+def test_a_log_that_grows_beside_the_images_does_not_keep_them_from_settling(scene):
+    s = scene()
+    s.write("1000/a.png")
+    recorded = 0
+    for second in range(8):
+        s.write("1000/train.log", b"x" * second)
+        recorded += s.look(1)
+    assert recorded == 1
+
+
 def test_names_that_cannot_be_recorded_are_passed_over(scene):
     s = scene()
     s.write("img_123456789012345678901234/a.png")

@@ -96,6 +96,7 @@ CREATE TABLE deliveries (
   UNIQUE (sink, identity)
 ) STRICT;
 CREATE INDEX deliveries_open ON deliveries (sink, run, id) WHERE state = 'pending';
+CREATE INDEX deliveries_rejected ON deliveries (id) WHERE state = 'rejected';
 
 -- Written by export: which run of the sink a run of ours is.
 CREATE TABLE remote_runs (
