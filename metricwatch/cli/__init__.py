@@ -7,6 +7,7 @@ quick. To add one, import its module and add a line to _assemble().
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import Annotated, Any, NoReturn
@@ -21,6 +22,7 @@ from metricwatch.errors import MetricwatchError
 
 INTERRUPTED = 130
 FAILED = 1
+_STDERR = 2
 
 
 class _Frame(TyperGroup):
@@ -59,11 +61,27 @@ class _Frame(TyperGroup):
 
 def main() -> NoReturn:
     """Run the command line. Leaves with 0 done, 1 failed, 2 usage, 78 bad configuration, 130 interrupted."""
+    _ready_streams()
     try:
         app(prog_name="metricwatch")
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     raise SystemExit(0)
+
+
+def _ready_streams() -> None:
+    """Make stdout and stderr usable, whatever the caller did to them."""
+    # Of descriptors 0 to 2 none may stay free: the next file opened, a database perhaps, would become stderr.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
+    # Python has None for a stream that was closed.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the end
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file name that is no text, or an ASCII terminal, must not cost the result.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _assemble() -> typer.Typer:
@@ -139,8 +157,10 @@ def _leave(message: str, code: int, *, debug: bool) -> NoReturn:
         import traceback
 
         traceback.print_exc()
-    for line in message.splitlines():
-        print(f"metricwatch: {line}", file=sys.stderr)
+    from metricwatch.cli.console import visible
+
+    for line in message.rstrip("\n").split("\n"):
+        print(f"metricwatch: {visible(line)}", file=sys.stderr)
     raise SystemExit(code)
 
 

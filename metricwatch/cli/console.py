@@ -6,6 +6,7 @@ At a terminal, colours and wrapped tables; in a pipe or a file, plain lines that
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,8 +14,17 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
+# Characters that move the cursor, change colours or turn the direction of writing; and halves of characters.
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
 # Wide enough that rich never wraps a line of a pipe.
 _UNWRAPPED = 1_000_000
+
+
+def visible(text: str) -> str:
+    r"""The text on one line, its control characters spelled out (\n, \x1b): a file name may hold anything."""
+    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def results() -> Console:
@@ -28,8 +38,16 @@ def messages() -> Console:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout, readable by people too. Non-finite numbers are refused with ValueError."""
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    """One JSON document on stdout, readable by people too. Non-finite numbers are refused with ValueError.
+
+    Characters that a terminal obeys, or that stdout's encoding lacks, are written as JSON's own escapes.
+    """
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False)
+    print(_UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
 def print_table(
@@ -44,6 +62,7 @@ def print_table(
     styles gives a rich style to every cell of exactly that text; only a terminal shows it.
     """
     console = console or results()
+    rows = [[visible(cell) for cell in row] for row in rows]
     if not console.is_terminal:
         for line in _aligned([[header.upper() for header in headers], *rows] if headers else rows):
             console.print(line)
@@ -66,12 +85,30 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def _laid_out(text: str) -> str:
+    """The text with its control characters spelled out, save the line breaks that lay it out.
+
+    Those are the ones around it, and those after which its own indentation goes on.
+    """
+    body = text.strip("\n")
+    start, end = (text[: text.index(body)], text[text.index(body) + len(body) :]) if body else ("", text)
+    indent = body[: len(body) - len(body.lstrip(" "))]
+    lines = body.split(f"\n{indent}") if indent else [body]
+    return start + f"\n{indent}".join(visible(line) for line in lines) + end
+
+
 def _console(stream: TextIO) -> Console:
     from rich.console import Console
 
+    class Visible(Console):
+        """Prints text so that nothing in it can command the terminal."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(_laid_out(item) if isinstance(item, str) else item for item in objects), **options)
+
     terminal = stream.isatty()
     # Markup off: a path such as runs/[a] is text, not a style.
-    return Console(
+    return Visible(
         file=stream,
         force_terminal=terminal,
         no_color=None if terminal else True,

@@ -122,14 +122,14 @@ def _write(file: Path, text: str, *, overwrite: bool) -> None:
 
     from metricwatch.errors import InputError
 
+    if not file.parent.is_dir():
+        raise InputError(f"{file.parent} does not exist; create the folder first")
     try:
         if not overwrite:
             # Taking the name first: a rename would silently replace what another process wrote meanwhile.
             file.open("x").close()
     except FileExistsError:
         raise InputError(f"{file} exists already; write another file, or overwrite it with --force") from None
-    except FileNotFoundError:
-        raise InputError(f"{file.parent} does not exist; create the folder first") from None
     # Beside the target, so that the last step is a rename within one file system.
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor
+
+
+_TRACEBACKS = frozenset({"exc_info", "exception", "stack"})
 
 
 class LogFormat(StrEnum):
@@ -66,6 +70,16 @@ def set_up(log_format: LogFormat = LogFormat.AUTO, *, debug: bool = False, strea
     logging.getLogger("metricwatch").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
+def _visible(_logger: object, _method: str, fields: EventDict) -> EventDict:
+    """Spell out control characters: file names and servers' answers stand in log lines, and people read those."""
+    from metricwatch.cli.console import visible
+
+    for key, value in fields.items():
+        if key not in _TRACEBACKS and isinstance(value, str | os.PathLike | BaseException):
+            fields[key] = visible(str(value))
+    return fields
+
+
 def _rendering(log_format: LogFormat, *, colour: bool) -> list[Processor]:
     import structlog
 
@@ -76,10 +90,11 @@ def _rendering(log_format: LogFormat, *, colour: bool) -> list[Processor]:
         renderer = structlog.dev.ConsoleRenderer(
             colors=colour, timestamp_key="time", exception_formatter=plain, sort_keys=False
         )
-        return [renderer]
+        return [_visible, renderer]
     if log_format is LogFormat.JSON:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     return [
         structlog.processors.format_exc_info,
+        _visible,
         structlog.processors.LogfmtRenderer(key_order=order, drop_missing=True, bool_as_flag=False),
     ]

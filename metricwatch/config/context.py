@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
 _FAN_OUT = re.compile(r"\{\w*\}")
 
@@ -19,6 +19,14 @@ class Section(BaseModel):
     """A mapping of the file. Frozen; refuses unknown keys; its errors never repeat a value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_text(cls, value: Any) -> Any:
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str):
+                refuse_strange_text(text)
+        return value
 
 
 @dataclass(kw_only=True)
@@ -48,14 +56,36 @@ def refuse_fan_out(path: str) -> None:
         )
 
 
+def refuse_strange_text(text: str) -> None:
+    """Raise ValueError for text that no file name, database or server takes: it would fail late and obscurely."""
+    if "\0" in text:
+        raise ValueError("holds a NUL character; remove it")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("holds half a character (a lone surrogate); write it as plain UTF-8 text")
+
+
+def _expand_home(path: str) -> str:
+    """The path with ~ or ~user replaced. Raises ValueError where there is no such user."""
+    expanded = os.path.expanduser(path)
+    if path.startswith("~") and expanded == path:
+        raise ValueError("begins with the home folder of a user who does not exist; write the whole path")
+    return expanded
+
+
 def absolute_path(path: Path, base: Path) -> Path:
-    """The path made absolute against a folder, with ~ expanded. Symbolic links stay as they are."""
-    return Path(os.path.abspath(base / path.expanduser()))
+    """The path made absolute against a folder, with ~ expanded. Symbolic links stay as they are.
+
+    Raises ValueError for the home folder of a user who does not exist.
+    """
+    return Path(os.path.abspath(base / _expand_home(str(path))))
 
 
 def absolute_glob(pattern: str, base: Path) -> str:
-    """The pattern made absolute against a folder whose own name may hold characters special to glob."""
-    return os.path.normpath(os.path.join(glob.escape(str(base)), os.path.expanduser(pattern)))
+    """The pattern made absolute against a folder whose own name may hold characters special to glob.
+
+    Raises ValueError for the home folder of a user who does not exist.
+    """
+    return os.path.normpath(os.path.join(glob.escape(str(base)), _expand_home(pattern)))
 
 
 def _resolve(path: Path, info: ValidationInfo[Any]) -> Path:

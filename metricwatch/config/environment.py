@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metricwatch.config.problems import Path, Problem, dotted
+from metricwatch.config.secrets import quoted
 from metricwatch.config.source import parse_yaml
 from metricwatch.errors import ConfigError
 
@@ -15,6 +16,8 @@ PREFIX = "METRICWATCH_"
 
 # Variables of that prefix that are not settings of the file.
 RESERVED = frozenset({"METRICWATCH_DEBUG"})
+
+_INDEX_DIGITS = 9
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)(?P<end>\})?")
 _BODY = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.ASCII | re.DOTALL)
@@ -121,12 +124,13 @@ def _write(tree: dict[Any, Any], parts: list[str], value: Any, variable: str, ov
 
 def _key(node: Any, part: str, path: Path) -> Any:
     if isinstance(node, list):
-        if part.isdecimal() and int(part) <= len(node):
+        # Python refuses to read a number of thousands of digits.
+        if part.isdecimal() and len(part) <= _INDEX_DIGITS and int(part) <= len(node):
             return int(part)
         raise LookupError(f"{dotted(path)} is a list of {len(node)}; give an index from 0 to {len(node)}")
     if isinstance(node, dict):
         return next((key for key in node if isinstance(key, str) and _fold(key) == _fold(part)), part)
-    raise LookupError(f"{dotted(path)} is a single value and has no {part!r}")
+    raise LookupError(f"{dotted(path)} is a single value and has no {quoted(part)}")
 
 
 def _fold(key: str) -> str:

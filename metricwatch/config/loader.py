@@ -10,11 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from metricwatch import catalog
-from metricwatch.config.context import Context
+from metricwatch.config.context import Context, refuse_strange_text
 from metricwatch.config.environment import Overrides, apply_overrides, interpolate
 from metricwatch.config.options import UnusableOptionsError, bind_options
 from metricwatch.config.problems import Problem, dotted, from_pydantic, unknown_key
 from metricwatch.config.schema import Config, NotifierConfig
+from metricwatch.config.secrets import may_hold_secret, quoted
 from metricwatch.config.source import parse_yaml
 from metricwatch.errors import ConfigError, PluginError
 
@@ -103,8 +104,8 @@ class _Reading:
         built = {}
         for key, value in raw.items():
             name = str(key)
-            if not isinstance(value, dict):
-                self._add(Problem(("notify", name), "must be a mapping with use: and the notifier's options"))
+            if complaint := _unusable(name, value):
+                self._add(Problem(("notify", name), complaint))
                 continue
             use = value.get("use")
             options = {option: content for option, content in value.items() if option != "use"}
@@ -114,7 +115,7 @@ class _Reading:
                 continue
             if use not in (installed := catalog.names("notifiers")):
                 hint = catalog.did_you_mean(use, installed)
-                self._add(Problem(("notify", name, "use"), f"unknown notifier {use!r}; {hint}"))
+                self._add(Problem(("notify", name, "use"), f"unknown notifier {quoted(use)}; {hint}"))
                 continue
             where = f"{self._name}: notify.{name}"
             try:
@@ -145,6 +146,20 @@ class _Reading:
             f"{source}: {dotted(problem.path)}: {problem.message}" if problem.path else f"{source}: {problem.message}"
             for source, problem in sorted(self._problems, key=order)
         ]
+
+
+def _unusable(receiver: str, raw: Any) -> str | None:
+    """Why this cannot be a receiver at all."""
+    if not isinstance(raw, dict):
+        return "must be a mapping with use: and the notifier's options"
+    # Its name is shown in many places and kept in the ledger.
+    if may_hold_secret(receiver):
+        return "a receiver's name must not be an address; choose a name and write the address in its options"
+    try:
+        refuse_strange_text(receiver)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _rule_metrics(metrics: Any) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from metricwatch.api import Secret
-from metricwatch.config.context import absolute_path
+from metricwatch.config.context import absolute_path, refuse_strange_text
 from metricwatch.config.problems import REQUIRED, Problem, dotted, from_pydantic, unknown_key
 from metricwatch.config.quantities import parse_duration
 from metricwatch.config.secrets import read_secret
@@ -112,6 +112,9 @@ class _Shape(Generic[Options]):
 
 
 def _plain(value: Any, hint: Any, base: Path) -> Any:
+    for text in value if isinstance(value, list) else (value,):
+        if isinstance(text, str):
+            refuse_strange_text(text)
     if _is(hint, timedelta) and value is not None:
         return parse_duration(value)
     if _is(hint, Path) and isinstance(value, str):
@@ -121,6 +124,7 @@ def _plain(value: Any, hint: Any, base: Path) -> Any:
 
 def _secret(value: Any, base: Path) -> str:
     if isinstance(value, str) and value:
+        refuse_strange_text(value)
         return read_secret(absolute_path(Path(value), base))
     raise ValueError("must be the path of a file")
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from metricwatch import catalog
+from metricwatch.config.secrets import may_hold_secret
 
 Path = tuple[str | int, ...]
 
@@ -47,10 +48,11 @@ class Problem:
 
 
 def dotted(path: Path) -> str:
-    """The path as it is written in messages: watch[0].samples."""
+    """The path as it is written in messages: watch[0].samples. A key that may be a secret is left out."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        key = "(an address, not shown)" if may_hold_secret(str(part)) else str(part)
+        text += f"[{part}]" if isinstance(part, int) else f".{key}" if text else key
     return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import posixpath
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -15,12 +16,19 @@ from metricwatch import catalog
 from metricwatch.api import Secret
 from metricwatch.config.context import AbsolutePath, Section, context_of
 from metricwatch.config.quantities import Fraction, PositiveDuration
-from metricwatch.config.secrets import redact_uri
+from metricwatch.config.secrets import may_hold_secret, quoted, redact_uri
 from metricwatch.config.watching import WatchEntry
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
 _SQLITE = "sqlite:///"
+
+# MLflow's rules for a metric's name (mlflow/utils/validation.py): 250 characters, of which 120 are for our keys.
+_CURVE_PREFIX = re.compile(r"[/\w.\- :]+")
+_MAX_PREFIX = 130
+
+# The worker gives a sign of life every 2 s: below this, one that is merely late counts as hung.
+_SHORTEST_SILENCE = timedelta(seconds=5)
 
 
 class Tracking(Section):
@@ -51,14 +59,25 @@ class Tracking(Section):
 
     @field_validator("prefix")
     @classmethod
-    def _trim_prefix(cls, prefix: str) -> str:
-        return prefix.strip("/")
+    def _curve_prefix(cls, prefix: str) -> str:
+        prefix = prefix.strip("/")
+        if not prefix:
+            raise ValueError("must hold more than slashes")
+        if len(prefix) > _MAX_PREFIX:
+            raise ValueError(f"must have at most {_MAX_PREFIX} characters: it begins the name of every curve")
+        if not _CURVE_PREFIX.fullmatch(prefix):
+            raise ValueError(
+                "must be made of letters, digits, spaces and - _ . : / only: it begins the name of every curve"
+            )
+        if posixpath.normpath(prefix) != prefix or prefix.startswith("."):
+            raise ValueError("must read like a plain path: no //, no part . or .., and no dot at the start")
+        return prefix
 
     @field_validator("sink")
     @classmethod
     def _know_sink(cls, sink: str) -> str:
         if sink not in (known := catalog.names("sinks")):
-            raise ValueError(f"unknown sink {sink!r}; {catalog.did_you_mean(sink, known)}")
+            raise ValueError(f"unknown sink {quoted(sink)}; {catalog.did_you_mean(sink, known)}")
         return sink
 
     @property
@@ -111,7 +130,7 @@ class MovesRule(Section):
             return metric
         if metric in catalog.names("metrics"):
             raise ValueError(f"metric {metric!r} is not computed; add it to metrics")
-        raise ValueError(f"unknown metric {metric!r}; {catalog.did_you_mean(metric, configured)}")
+        raise ValueError(f"unknown metric {quoted(metric)}; {catalog.did_you_mean(metric, configured)}")
 
     @field_validator("receivers")
     @classmethod
@@ -119,8 +138,9 @@ class MovesRule(Section):
         known = context_of(info).receivers
         for name in receivers or ():
             if known is not None and name not in known:
-                hint = catalog.did_you_mean(name, known) if known else "notify names nobody yet"
-                raise ValueError(f"unknown receiver {name!r}; {hint}")
+                shown = [other for other in known if not may_hold_secret(other)]
+                hint = catalog.did_you_mean(name, shown) if shown else "notify names nobody yet"
+                raise ValueError(f"unknown receiver {quoted(name)}; {hint}")
         return receivers
 
 
@@ -160,6 +180,20 @@ class WorkerConfig(Section):
             raise ValueError("must be auto, cpu, cuda or cuda:N")
         return device
 
+    @field_validator("heartbeat_timeout")
+    @classmethod
+    def _patient(cls, silence: timedelta) -> timedelta:
+        if silence < _SHORTEST_SILENCE:
+            raise ValueError("must be at least 5s: the worker gives a sign of life every 2s, and may be a little late")
+        return silence
+
+    @field_validator("stall_timeout")
+    @classmethod
+    def _no_shorter_than_silence(cls, stall: timedelta, info: ValidationInfo[Any]) -> timedelta:
+        if (silence := info.data.get("heartbeat_timeout")) is not None and stall < silence:
+            raise ValueError(f"must be at least heartbeat_timeout, which is {silence.total_seconds():g}s")
+        return stall
+
 
 class Telemetry(Section):
     """Where the daemon answers health and metrics requests; port None: nowhere."""
@@ -170,7 +204,7 @@ class Telemetry(Section):
 
 def _installed_metric(name: str) -> str:
     if name not in (known := catalog.names("metrics")):
-        raise ValueError(f"unknown metric {name!r}; {catalog.did_you_mean(name, known)}")
+        raise ValueError(f"unknown metric {quoted(name)}; {catalog.did_you_mean(name, known)}")
     return name
 
 

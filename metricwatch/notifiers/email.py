@@ -33,6 +33,7 @@ from metricwatch.api import (
 _SUBMISSION = 587
 _IMPLICIT_TLS = 465
 _SUBJECT_LIMIT = 200
+_ADDRESSES = re.compile(r"[\w.+\-]+@[\w.\-]+(?:[,; ]+[\w.+\-]+@[\w.\-]+)*")
 # Python folds a long subject right behind its name, and readers then see it begin with a space: filters miss it.
 _POLICY = EmailPolicy(max_line_length=500)
 
@@ -56,6 +57,25 @@ class EmailOptions:
     ca_file: Path | None = None
     timeout: float = 20.0
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError where the options contradict each other. Quotes nothing but e-mail addresses."""
+        if re.search(r"[\s@/]", self.host) or not self.host:
+            raise ConfigError("host is not the name of a server; write it without scheme, user and port")
+        if self.tls and self.starttls:
+            raise ConfigError("tls and starttls exclude each other: keep starttls for port 587, tls for port 465")
+        if not self.to:
+            raise ConfigError("to is empty: name at least one address")
+        _check_address("from", self.sender)
+        for position, address in enumerate(self.to):
+            _check_address(f"to[{position}]", address)
+        if (self.username is None) != (self.password is None):
+            raise ConfigError("username and password go together: give both or neither")
+        encrypted = self.tls or self.starttls is not False
+        if self.username is not None and not (encrypted or _is_loopback(self.host)):
+            raise ConfigError("username without TLS would send the password in the clear: set starttls or tls")
+        if self.timeout <= 0:
+            raise ConfigError(f"timeout must be above 0 seconds, not {self.timeout:g}")
+
 
 class EmailNotifier(Notifier):
     """Sends through one SMTP server, a fresh connection for each message. Never falls back to plain text."""
@@ -67,19 +87,6 @@ class EmailNotifier(Notifier):
         self._starttls = not options.tls if options.starttls is None else options.starttls
         self._port = options.port or (_IMPLICIT_TLS if options.tls else _SUBMISSION)
         self._where = f"email: {options.host}:{self._port}"
-        if options.tls and self._starttls:
-            raise ConfigError("tls and starttls exclude each other: keep starttls for port 587, tls for port 465")
-        if not options.to:
-            raise ConfigError("to is empty: name at least one address")
-        for address in (options.sender, *options.to):
-            if not _is_address(address):
-                raise ConfigError(f"{address!r} is not an e-mail address")
-        if (options.username is None) != (options.password is None):
-            raise ConfigError("username and password go together: give both or neither")
-        if options.username is not None and not (options.tls or self._starttls or _is_loopback(options.host)):
-            raise ConfigError("username without TLS would send the password in the clear: set starttls or tls")
-        if options.timeout <= 0:
-            raise ConfigError(f"timeout must be above 0 seconds, not {options.timeout:g}")
 
     def send(self, notification: Notification) -> None:
         """Send one message to all recipients.
@@ -177,11 +184,21 @@ def _by_code(message: str, code: int) -> MetricwatchError:
     return TemporaryError(message) if code < 500 else PermanentError(message)  # noqa: PLR2004
 
 
+def _check_address(key: str, text: str) -> None:
+    """Raise ConfigError when it is not one address. What is far from one may be a secret in the wrong place."""
+    if not _is_address(text):
+        quoted = f"{text!r} is " if _ADDRESSES.fullmatch(text) else ""
+        raise ConfigError(f"{key}: {quoted}not an e-mail address; write one such as name@example.org")
+
+
 def _is_address(text: str) -> bool:
     """One address, with or without a name before it."""
     found = getaddresses([text])
     local, at, domain = found[0][1].rpartition("@") if len(found) == 1 else ("", "", "")
-    return bool(at and local and domain) and not re.search(r"[\x00-\x1f\x7f]", text) and " " not in local + domain
+    # smtp://me:password@host reads as a group of addresses. A colon may stand in a name before <...> only.
+    plain = "<" in text or ":" not in text
+    well_formed = bool(at and local and domain and plain) and " " not in local + domain
+    return well_formed and not re.search(r"[\x00-\x1f\x7f]", text)
 
 
 def _is_loopback(host: str) -> bool:

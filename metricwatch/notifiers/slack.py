@@ -43,6 +43,17 @@ class SlackOptions:
     webhook_url: Secret
     timeout: float = 10.0
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError, without the address, where it cannot be one."""
+        url = self.webhook_url.reveal()
+        if re.search(r"[\x00-\x20\x7f]", url) or not re.match(r"https?://[^/?#]", url, re.IGNORECASE):
+            raise ConfigError(
+                "webhook_url is not an http(s):// address; copy it from Slack's Incoming Webhooks page:"
+                " https://hooks.slack.com/services/…"
+            )
+        if self.timeout <= 0:
+            raise ConfigError(f"timeout must be above 0 seconds, not {self.timeout:g}")
+
 
 class SlackNotifier(Notifier):
     """Posts to an incoming webhook. The webhook's address appears in no error and no log line."""
@@ -50,14 +61,6 @@ class SlackNotifier(Notifier):
     Options = SlackOptions
 
     def __init__(self, options: SlackOptions) -> None:
-        url = options.webhook_url.reveal()
-        if re.search(r"[\x00-\x20\x7f]", url) or not re.match(r"https?://[^/?#]", url, re.IGNORECASE):
-            raise ConfigError(
-                "webhook_url is not an http(s):// address; copy it from Slack's Incoming Webhooks page:"
-                " https://hooks.slack.com/services/…"
-            )
-        if options.timeout <= 0:
-            raise ConfigError(f"timeout must be above 0 seconds, not {options.timeout:g}")
         self._options = options
 
     def send(self, notification: Notification) -> None:

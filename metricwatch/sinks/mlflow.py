@@ -11,11 +11,12 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from metricwatch.api import (
     ConfigError,
@@ -39,7 +40,10 @@ MAX_TAG_VALUE = 8000
 # JSON punctuation, field names, timestamp, step and a 17-digit value; an entity's texts come on top.
 _ITEM_OVERHEAD = 200
 
-_URI = re.compile(r"(?P<scheme>[\w+.\-]+)://(?:(?P<user>[^/?#]*)@)?(?P<place>[^?]*)")
+# A password may hold every character, / and @ as well when nobody escaped it: only the last @ ends the credentials.
+# config/secrets.py divides an address in the same way; a test holds the two together.
+_URI = re.compile(r"(?P<scheme>(?:[\w+.\-]*:(?=/))?/*)(?:(?P<user>.*)@)?(?P<place>.*)", re.DOTALL)
+_SHORTEST_SECRET = 4
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}", re.ASCII)
 _VERSION = re.compile(r"\d+\.\d+[\w.]{0,20}")
 _TRY_LATER = frozenset({408, 409, 425, 429, 499})
@@ -72,17 +76,22 @@ class MlflowSink(Sink):
     def __init__(self, options: MlflowOptions) -> None:
         self._options = options
         self._cached_client: Any = None
-        parts = _URI.match(options.uri)
+        scheme, user, place = _divided(options.uri)
         # Shown to people: without user, password and query.
-        self._where = f"{parts['scheme']}://{parts['place']}".rstrip("/") if parts else options.uri
-        self._is_web = parts is not None and parts["scheme"] in {"http", "https"}
-        self._password = unquote((parts["user"] or "").partition(":")[2]) if parts else ""
+        self._where = f"{scheme}{place.partition('?')[0]}".rstrip("/")
+        self._is_web = scheme in {"http://", "https://"}
+        self._secrets = _spellings(user)
         if not options.uri.strip():
             raise ConfigError("tracking.uri is empty: give a server (http://host:5000) or sqlite:///mlflow.db")
-        if (parts is None and options.uri != "databricks") or (parts and parts["scheme"] == "file"):
+        if ("://" not in scheme and options.uri != "databricks") or scheme.startswith("file:"):
             raise ConfigError(
                 f"tracking.uri {self._where!r} is a directory of files, where a repeated point becomes a second one"
                 " (and MLflow no longer maintains it): use sqlite:///mlflow.db or a server"
+            )
+        if self._is_web and re.search(r"[/?#\\]", user) and not _has_port(options.uri):
+            raise ConfigError(
+                "tracking.uri holds a user or password with a plain / ? # or \\: write %2F %3F %23 %5C for them, or set"
+                " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         if options.timeout <= 0:
             raise ConfigError(f"tracking.timeout must be above 0 seconds, not {options.timeout:g}")
@@ -276,16 +285,46 @@ class MlflowSink(Sink):
         """One short line without credentials."""
         text = text.replace(self._options.uri, self._where)
         known = (os.environ.get(name) for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"))
-        for secret in filter(None, (self._password, *known)):
+        for secret in filter(None, (*self._secrets, *known)):
             text = text.replace(secret, "******")
         text = re.sub(r"^[A-Z_]+: ", "", " ".join(text.split()))
         return text if len(text) <= 300 else text[:299] + "…"  # noqa: PLR2004
 
 
+def _divided(uri: str) -> tuple[str, str, str]:
+    """Scheme with its slashes, credentials, and the rest."""
+    parts = _URI.fullmatch(uri)
+    scheme, user, place = (parts["scheme"], parts["user"] or "", parts["place"]) if parts else ("", "", uri)
+    # What cannot be credentials: sqlite:////home/me@work/, https://host/@me.
+    local = scheme == "/" or scheme.endswith("///") or (not scheme and user.startswith("."))
+    if user and ":" not in user and (local or (user.endswith("/") and "@" not in user)):
+        return scheme, "", f"{user}@{place}"
+    return scheme, user, place
+
+
+def _spellings(user: str) -> list[str]:
+    """What a library's message may show of the credentials, the longest first."""
+    _, colon, password = user.partition(":")
+    whole = password if colon else user
+    pieces = [piece for piece in re.split(r"[/?#@\\]", whole) if len(piece) >= _SHORTEST_SECRET]
+    return sorted({whole, unquote(whole), *(pieces if colon else ())}, key=len, reverse=True)
+
+
+def _has_port(uri: str) -> bool:
+    """True when what stands before the first slash is a host with or without a port."""
+    try:
+        return urlsplit(uri).port is not None or ":" not in urlsplit(uri).netloc
+    except ValueError:
+        return False
+
+
 def _read_run_id(path: str) -> str:
     """The id a training job wrote. Raises TemporaryError while it has not."""
     try:
-        with open(path, "rb") as file:
+        # A pipe nobody writes to would block for ever, on opening and on reading.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise PermanentError(f"{path}: is a pipe or a device, not a regular file with an MLflow run id")
             content = file.read(4096)
     except FileNotFoundError:
         raise TemporaryError(f"{path}: not written yet; it will hold the MLflow run id of the training job") from None

@@ -266,10 +266,12 @@ def test_a_silent_server_is_given_up_in_time():
     [
         ({"tls": True, "starttls": True}, "tls and starttls"),
         ({"to": ()}, "to is empty"),
-        ({"to": ("nobody",)}, "'nobody' is not an e-mail address"),
-        ({"to": ("a@b.org, c@d.org",)}, "not an e-mail address"),
+        ({"to": ("nobody",)}, r"^to\[0\]: not an e-mail address"),
+        ({"to": ("a@b.org", "smtp://me:hunter2@b.org")}, r"^to\[1\]: not an e-mail address"),
+        ({"host": "me:hunter2@smtp.example.org"}, "host is not the name of a server"),
+        ({"to": ("a@b.org, c@d.org",)}, "'a@b.org, c@d.org' is not an e-mail address"),
         ({"to": ("a@b.org\nBcc: c@d.org",)}, "not an e-mail address"),
-        ({"sender": ""}, "not an e-mail address"),
+        ({"sender": ""}, "from: not an e-mail address"),
         ({"username": "mw"}, "username and password"),
         ({"password": Secret("hunter2")}, "username and password"),
         (

@@ -1,6 +1,7 @@
 """The MLflow sink against a real tracking server, and against servers that misbehave."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -13,7 +14,16 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from metricwatch import catalog
-from metricwatch.api import PermanentError, Point, RunGoneError, Sink, TemporaryError
+from metricwatch.api import (
+    ConfigError,
+    MetricwatchError,
+    PermanentError,
+    Point,
+    RunGoneError,
+    Sink,
+    TemporaryError,
+)
+from metricwatch.config import Tracking
 from metricwatch.testing import samples
 from metricwatch.testing.sink import SinkContract
 from tests.support.lossy_proxy import lossy_proxy
@@ -279,6 +289,48 @@ def test_a_connection_that_breaks_is_a_temporary_error(answer: bytes, reset: boo
 def test_an_address_that_cannot_be_one_is_a_permanent_error(uri: str):
     with pytest.raises(PermanentError, match="not an address"):
         MlflowSink(Options(uri=uri)).ping()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://u:SEKRET/x@host",
+        "http://u:a/SEKRET@host",
+        "http://u:12/SEKRET@127.0.0.1:1",
+        "http://u:SEKRET?x#y@z@127.0.0.1:1",
+        "http://SEKRET@127.0.0.1:1",
+        "htp:/u:SEKRET@x",
+        "htp://u:SEKRET@x",
+        "u:SEKRET@x",
+        "/u:SEKRET@x",
+        "file:///u:SEKRET@x",
+        "postgresql://u:SEKRET/x@127.0.0.1:1/ml",
+    ],
+)
+def test_no_spelling_of_credentials_is_shown(uri: str):
+    assert "SEKRET" not in Tracking(uri=uri).redacted_uri
+    with pytest.raises(MetricwatchError) as raised:
+        MlflowSink(Options(uri=uri, timeout=1)).ping()
+    assert "SEKRET" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://host/@me", "sqlite:////data/me@work/x.db", "http://host:5000/x", "databricks"]
+)
+def test_what_is_no_credential_is_shown_by_both(uri: str):
+    assert Tracking(uri=uri).redacted_uri == uri
+    assert MlflowSink(Options(uri=uri))._where == uri
+
+
+def test_a_password_that_cuts_the_address_short_is_a_configuration_error():
+    with pytest.raises(ConfigError, match="write %2F"):
+        MlflowSink(Options(uri="http://u:SEKRET/x@host"))
+
+
+def test_an_id_file_that_is_a_pipe_is_refused_instead_of_waited_for(sink, tmp_path):
+    os.mkfifo(tmp_path / "id")
+    with pytest.raises(PermanentError, match="is a pipe or a device"):
+        sink.find_run(samples.run(id_file=str(tmp_path / "id")))
 
 
 # --- what it costs -----------------------------------------------------------------------------------------

@@ -196,8 +196,9 @@ def test_an_extractor_of_somebody_else_is_not_judged():
 
 def test_a_notifier_that_cannot_work_is_an_error_without_its_secret(check):
     found = check(BASE + "notify: {team: {use: slack, webhook_url: hunter2}}\n")
-    level, detail = found["notify.team"]
+    level, detail = found["configuration"]
     assert level == "error"
+    assert "metricwatch.yaml: notify.team: webhook_url is not an http(s):// address" in detail
     assert "hunter2" not in detail
     found = check(BASE + "notify: {team: {use: slack, webhook_url: 'https://hooks.slack.com/services/x'}}\n")
     assert found["notify.team"] == ("ok", "slack is well-formed; try it with: metricwatch notify test team")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import metricwatch
 from metricwatch import cli
+from metricwatch.cli import console
 from metricwatch.errors import ConfigError, MetricwatchError, TemporaryError
 
 RAISED: dict[str, BaseException] = {
@@ -163,3 +164,72 @@ def test_a_reader_that_goes_away_gets_no_traceback():
     result = subprocess.run(command, check=False, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (result.returncode, result.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("closing", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["plugins list", "check -c nowhere.yaml", "init --no-such-option"])
+def test_closed_streams_cost_nothing_but_the_text(closing, arguments):
+    expected = run(*arguments.split())
+    command = f"{sys.executable} -m metricwatch {arguments} {closing}"
+    result = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True, text=True)
+    assert result.returncode == expected.returncode
+    assert "Traceback" not in result.stderr
+    if closing == ">&-":
+        assert result.stderr == expected.stderr
+
+
+def test_no_descriptor_of_a_stream_is_left_for_a_file():
+    code = (
+        "import os; from metricwatch import cli; cli._ready_streams(); os._exit(40 + (os.open('/', os.O_RDONLY) > 2))"
+    )
+    result = subprocess.run(["/bin/sh", "-c", f'{sys.executable} -c "{code}" <&- >&- 2>&-'], check=False)
+    assert result.returncode == 41
+
+
+ODD = "\udcff\x1b[31m\n± \N{GRINNING FACE}"
+PRINTING = f"""
+import sys
+from metricwatch.cli import _ready_streams, console
+_ready_streams()
+odd = {ODD!a}
+if sys.argv[1] == "json":
+    console.print_json({{"name": odd}})
+else:
+    console.results().print(odd)
+    console.print_table(["a", "± b"], [[odd, "c"]])
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii", "latin-1"])
+def test_every_encoding_of_stdout_can_take_every_name(encoding):
+    def out(kind: str) -> str:
+        command = [sys.executable, "-c", PRINTING, kind]
+        environ = {**os.environ, "PYTHONIOENCODING": encoding}
+        result = subprocess.run(command, check=True, capture_output=True, env=environ)
+        return result.stdout.decode(encoding.partition(":")[0])
+
+    assert json.loads(out("json")) == {"name": ODD}
+    plain, _, row = out("plain").splitlines()
+    assert plain.startswith(r"\udcff\x1b[31m\n")
+    assert row.endswith("  c")
+    assert "\x1b" not in plain + row
+
+
+def test_printed_text_keeps_its_own_line_breaks_only(capsys):
+    screen = console.results()
+    screen.print("\nrun x\ny:\n")
+    screen.print("    one\n    two\nthree")
+    assert capsys.readouterr().out == "\nrun x\\ny:\n\n    one\n    two\\nthree\n"
+
+
+def test_json_holds_no_character_that_a_terminal_obeys(capsys):
+    text = "\x7f\x9b\u2028\u202e"
+    console.print_json([text])
+    shown = capsys.readouterr().out
+    assert not set(text) & set(shown)
+    assert json.loads(shown) == [text]
+
+
+def test_a_message_cannot_command_the_terminal(invoke, monkeypatch):
+    monkeypatch.setitem(RAISED, "failed", TemporaryError("one\x1b[2J\ntwo\r"))
+    assert invoke("raise", "failed").stderr == "metricwatch: one\\x1b[2J\nmetricwatch: two\\r\n"

@@ -87,8 +87,9 @@ def test_an_existing_file_is_kept_unless_forced(folder):
     assert "precious" not in file.read_text()
 
 
-def test_a_missing_folder_is_named(folder):
-    result = init("nowhere/metricwatch.yaml")
+@pytest.mark.parametrize("option", [(), ("--force",)])
+def test_a_missing_folder_is_named(folder, option):
+    result = init("nowhere/metricwatch.yaml", *option)
     assert result.exit_code == 1
     assert "nowhere does not exist; create the folder first" in result.stderr
 

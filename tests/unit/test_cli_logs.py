@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import structlog
@@ -76,6 +77,16 @@ def test_debug_lets_more_through():
     set_up(debug=True, stream=stream)
     structlog.get_logger("metricwatch.watch").debug("scan")
     assert len(lines(stream)) == 1
+
+
+@pytest.mark.parametrize("log_format", list(LogFormat))
+def test_a_file_name_cannot_command_the_terminal(log_format):
+    stream = io.StringIO()
+    set_up(log_format, stream=stream)
+    structlog.get_logger("metricwatch.watch").info("a.b", path="x\x1b[31m\ny\x9b", other=Path("\x1b]0;z"))
+    logging.getLogger("somebody.else").warning("got %s", "\x1b[2J\r")
+    assert len(stream.getvalue().split("\n")) == 3
+    assert not set("\x1b\x9b\r") & set(stream.getvalue())
 
 
 @pytest.mark.parametrize("log_format", list(LogFormat))

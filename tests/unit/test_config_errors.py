@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metricwatch.config import Config, load_config
+from metricwatch.config import Config, Tracking, load_config
 from metricwatch.errors import ConfigError
 
 GOOD = """
@@ -53,12 +53,103 @@ def test_a_missing_file_says_how_to_write_one(tmp_path, monkeypatch):
         ("a: !!python/object:os.system x\n", "metricwatch.yaml:1:4: could not determine a constructor"),
         ("a: {b: ${C}}\n", "metricwatch.yaml:1:9: expected ',' or '}', but got '{'; put quotes around text"),
         ("- a\n- b\n", "metricwatch.yaml: must be a mapping"),
-        ("a: 2024-99-99\n", "metricwatch.yaml: not readable as YAML"),
+        ("a: 2024-99-99\n", "metricwatch.yaml:1:4: no such date; put quotes around text"),
+        ("a: !!bool perhaps\n", "metricwatch.yaml:1:4: must be true or false"),
+        ("a: !!timestamp soon\n", "metricwatch.yaml:1:4: no such date"),
+        (f"a: {'7' * 5000}\n", "metricwatch.yaml:1:4: not a number that can be read, or one of thousands of digits"),
+        ("a: " + "[" * 5000 + "]" * 5000, "metricwatch.yaml: nested deeper than 50 levels"),
+        ("a: " + "[" * 60 + "]" * 60, "metricwatch.yaml:1:53: nested deeper than 50 levels"),
+        ("state: &a [*a]\n", "metricwatch.yaml:1:8: an alias leads back to where it stands"),
+        ("a: &a\n  b: *a\n", "metricwatch.yaml:1:4: an alias leads back to where it stands"),
+        (
+            "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40)),
+            "metricwatch.yaml:16:6: more than 100,000 values once its aliases are followed",
+        ),
         ("a: b\x01\n", "metricwatch.yaml:1: special characters are not allowed"),
     ],
 )
 def test_broken_yaml_is_answered_with_line_and_column(problems, text, start):
     assert problems(text)[0].startswith(start)
+
+
+def test_an_alias_may_be_used_for_what_repeats(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(GOOD.replace("[fid]", "&m [fid]") + "rules: []\n")
+    assert load_config(file, environ={}).metrics == ("fid",)
+    file.write_text(GOOD.replace("{name: a}", "{name: &n a}") + "rules: [{name: *n, metric: fid, moves: 1, across: 5}]")
+    assert load_config(file, environ={}).rules[0].name == "a"
+
+
+@pytest.mark.parametrize("text", ["watch:\n\t- x\n", "a:\n  b: 1\n\tc: 2\n"])
+def test_a_tab_is_called_by_its_name(problems, text):
+    assert problems(text)[0].endswith("; indent with spaces, not tabs")
+
+
+@pytest.mark.parametrize("text", ["a: 'mytable", "a: {b: 'mytable'\n"])
+def test_a_word_with_tab_in_it_is_no_tab(problems, text):
+    assert "tabs" not in problems(text)[0]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "said"),
+    [
+        ("///", "must hold more than slashes"),
+        ("a=b", "must be made of letters"),
+        ("a\\n", "must be made of letters"),
+        ("a//b", "must read like a plain path"),
+        ("../a", "must read like a plain path"),
+        ("a/..", "must read like a plain path"),
+        ("./a", "must read like a plain path"),
+        (".", "must read like a plain path"),
+        ("a" * 131, "must have at most 130 characters"),
+    ],
+)
+def test_a_prefix_that_mlflow_would_refuse_is_refused(problems, prefix, said):
+    lines = problems(GOOD.replace("uri:", f'prefix: "{prefix}", uri:'))
+    assert [line.partition(said)[0] for line in lines] == ["metricwatch.yaml: tracking.prefix: "]
+
+
+@pytest.mark.parametrize("prefix", ["quality", "/a b/c-d_e.f:g/", "größe", "a" * 130])
+def test_a_prefix_that_is_taken_is_one_for_mlflow_too(prefix):
+    from mlflow.utils.validation import _validate_metric_name
+
+    taken = Tracking(uri="http://x", prefix=prefix).prefix
+    _validate_metric_name(f"{taken}/{'k' * 119}")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "said"),
+    [
+        (GOOD + 'state: "a\\0b"', "state", "holds a NUL character"),
+        (GOOD + 'state: "a\\ud800b"', "state", "holds half a character"),
+        (GOOD + 'telemetry: {host: "a\\0"}', "telemetry.host", "holds a NUL character"),
+        (GOOD.replace("a/*", '"a/\\0*"'), "watch[0].samples", "holds a NUL character"),
+        (GOOD.replace("{name: a}", '{name: "\\udc80"}'), "watch[0].run.name", "holds half a character"),
+        (GOOD + 'notify: {"a\\0": {use: slack}}', "notify.a\0", "holds a NUL character"),
+        (
+            GOOD + 'notify: {a: {use: slack, webhook_url: "http://\\0"}}',
+            "notify.a.webhook_url",
+            "holds a NUL character",
+        ),
+        (entry("    reference: ~nosuchuser/x\n"), "watch[0].reference", "begins with the home folder of a user who"),
+        (GOOD.replace("a/*", "~nosuchuser/*"), "watch[0].samples", "begins with the home folder of a user who"),
+    ],
+)
+def test_text_that_nothing_could_use_is_refused_at_its_key(problems, text, key, said):
+    (line,) = [line for line in problems(text) if said in line]
+    assert line.startswith(f"metricwatch.yaml: {key}: {said}")
+
+
+@pytest.mark.parametrize(
+    ("worker", "line"),
+    [
+        ("{heartbeat_timeout: 4s}", "worker.heartbeat_timeout: must be at least 5s: the worker gives a sign of life"),
+        ("{heartbeat_timeout: 1m, stall_timeout: 30s}", "worker.stall_timeout: must be at least heartbeat_timeout, wh"),
+    ],
+)
+def test_a_worker_is_given_time_for_a_sign_of_life(problems, worker, line):
+    (found,) = problems(GOOD + f"worker: {worker}")
+    assert found.startswith(f"metricwatch.yaml: {line}")
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):
@@ -214,6 +305,7 @@ def test_a_malformed_reference_is_explained(problems, reference):
         ("METRICWATCH_WORKER__BATCH_SIZE", "0", "worker.batch_size: must be at least 1"),
         ("METRICWATCH_WATCH__5__EVERY", "1", "watch is a list of 1; give an index from 0 to 1"),
         ("METRICWATCH_WATCH__X__EVERY", "1", "watch is a list of 1; give an index from 0 to 1"),
+        (f"METRICWATCH_WATCH__{'7' * 5000}__EVERY", "1", "watch is a list of 1; give an index from 0 to 1"),
         ("METRICWATCH_TRACKING__URI__X", "1", "tracking.uri is a single value and has no 'x'"),
         ("METRICWATCH_METRICS", "[", "its value is not valid YAML; quote it as in the file"),
         ("METRICWATCH_METRICS", "[fdi]", "metrics[0]: unknown metric 'fdi'; did you mean 'fid'?"),

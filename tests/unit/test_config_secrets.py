@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -89,6 +90,12 @@ def test_a_secret_file_that_cannot_be_read_is_named(tmp_path):
         f"{start}the secret file {tmp_path}/binary is not UTF-8 text"
     ]
     assert refused({**raw, "password_file": 7}, tmp_path) == [f"{start}must be the path of a file"]
+
+
+def test_a_secret_file_that_is_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (line,) = refused({"host": "h", "from": "x", "password_file": "pipe"}, tmp_path)
+    assert line.endswith(f"password_file: the secret file {tmp_path}/pipe is not a regular file but a pipe or a device")
 
 
 def test_a_secret_given_twice_is_refused(tmp_path):
@@ -209,6 +216,43 @@ def test_a_secret_written_wrongly_is_not_repeated(load, written):
     assert HIDDEN not in str(caught.value).replace(f"variable {HIDDEN}", "")
 
 
+HOOK = f"https://hooks.slack.com/services/{HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    ("more", "start"),
+    [
+        (f"  team: {{use: '{HOOK}'}}\n", "notify.team.use: unknown notifier (an address, not shown); known: "),
+        (f"  team: {{use: hooks.slack.com/services/{HIDDEN}}}\n", "notify.team.use: unknown notifier (an address"),
+        (f"  team: {{use: slack, webhook_url: x, '{HOOK}': 1}}\n", "notify.team.(an address, not shown): unknown key"),
+        (f"  '{HOOK}': {{use: slack}}\n", "notify.(an address, not shown): a receiver's name must not be an address"),
+        (f"  '{HOOK}': 1\n  '{HOOK}': 2\n", "the key (an address, not shown) is given twice"),
+        (f"'me:{HIDDEN}@host': 1\n", "(an address, not shown): unknown key; "),
+        (f"worker: {{'{HOOK}': 1}}\n", "worker.(an address, not shown): unknown key; "),
+        (
+            f"  '{HOOK}': {{use: slack}}\nrules: [{{name: a, metric: fid, moves: 1, across: 5, receivers: [b]}}]\n",
+            "rules[0].receivers: unknown receiver 'b'; notify names nobody yet",
+        ),
+        (
+            f"  mail: {{use: email, host: h, from: a@b.c, to: ['smtp://me:{HIDDEN}@b.c']}}\n",
+            "notify.mail: to[0]: not an e-mail address",
+        ),
+        (f"  mail: {{use: email, host: h, from: {HIDDEN}, to: [a@b.c]}}\n", "notify.mail: from: not an e-mail address"),
+        (
+            "  mail: {use: email, host: h, from: a@b.c, to: ['a@b.c, d@e.f']}\n",
+            "notify.mail: to[0]: 'a@b.c, d@e.f' is not an e-mail address; write one such as name@example.org",
+        ),
+        (f"  mail: {{use: email, host: 'u:{HIDDEN}@h', from: a@b.c, to: [a@b.c]}}\n", "notify.mail: host is not the"),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_named_by_its_place_only(load, tmp_path, more, start):
+    with pytest.raises(ConfigError) as caught:
+        load(FILE + more)
+    lines = str(caught.value).splitlines()
+    assert HIDDEN not in str(caught.value)
+    assert any(start in line and line.startswith(str(tmp_path / "metricwatch.yaml")) for line in lines), lines
+
+
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
@@ -217,6 +261,12 @@ def test_a_secret_written_wrongly_is_not_repeated(load, written):
         ("https://host/x?api_key=1&b=2", "https://host/x?api_key=******&b=2"),
         ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
         ("https://host/@me", "https://host/@me"),
+        ("http://u:pw/x@host", "http://******@host"),
+        ("http://u:pw?x#y@z@host/a", "http://******@host/a"),
+        ("htp:/u:pw@x", "htp:/******@x"),
+        ("u:pw@x", "******@x"),
+        ("/u:pw@x", "/******@x"),
+        ("sqlite:////data/me@work/x.db", "sqlite:////data/me@work/x.db"),
     ],
 )
 def test_an_address_is_shown_without_credentials(uri, shown):
