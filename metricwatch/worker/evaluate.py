@@ -65,7 +65,7 @@ class Evaluator:
         samples = list_samples(request)
         scorings = self._open(request.metrics)
         self._attach_references(scorings, request.reference)
-        items, unmatched = self._pair(scorings, samples, request)
+        items = self._pair(scorings, samples, request)
         skipped: list[Skipped] = []
         read = self._score(scorings, items, skipped)
         check_unchanged(request)
@@ -80,7 +80,7 @@ class Evaluator:
         _raise_if_all_failed(scorings)
         return Evaluation(
             scores=tuple(score for scoring in scorings for score in scoring.scores(self._provenance)),
-            skipped=(*skipped, *(Skipped(path=path, reason=reason) for path, reason in unmatched)),
+            skipped=tuple(skipped),
             images=read,
             seconds=self._clock() - started,
             provenance=dict(self._provenance),
@@ -125,9 +125,7 @@ class Evaluator:
                     scoring.reference = outcome
         _raise_if_all_failed(scorings)
 
-    def _pair(
-        self, scorings: Sequence[Scoring], samples: SampleSet, request: Evaluate
-    ) -> tuple[list[Item], list[tuple[str, str]]]:
+    def _pair(self, scorings: Sequence[Scoring], samples: SampleSet, request: Evaluate) -> list[Item]:
         directories: dict[Need, str | None] = {"content": request.content, "style": request.style}
         partners: dict[Need, PartnerDirectory] = {}
         for kind in PARTNER_KINDS:
@@ -142,13 +140,13 @@ class Evaluator:
                 except InputError as error:
                     for scoring in needing:
                         self._fail(scoring, error)
-        items, unmatched, matched = pair(samples, partners)
+        items, matched = pair(samples, partners)
         for kind in partners.keys() - matched:
             for scoring in scorings:
                 if scoring.needs(kind):
                     scoring.end(ScoreState.NO_PAIRS, f"no image has a {kind} partner in {directories[kind]}")
         _raise_if_all_failed(scorings)
-        return items, unmatched
+        return items
 
     def _score(self, scorings: Sequence[Scoring], items: Sequence[Item], skipped: list[Skipped]) -> int:
         """Feed all images to all metrics that are still in; how many could be read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -85,8 +86,9 @@ def _to_rgb(image: Image.Image) -> Pixels:
 class Decoder:
     """Decodes a known sequence of files on threads, some way ahead of the reader. Use as a context manager.
 
-    take(path) must be called for each path in the order given. A path that occurs more than once is decoded
-    once and kept until its last take. Reading ahead stops at `ahead` pictures or about `ahead_bytes` of pixels.
+    take(path) must be called for each path in the order given, from one thread. A path that occurs more than once
+    is decoded once and kept until its last take. Reading ahead stops at `ahead` pictures, or once `ahead_bytes` of
+    pixels wait to be taken; what is being decoded then, a picture a thread at most, comes on top.
     """
 
     def __init__(
@@ -95,7 +97,10 @@ class Decoder:
         self._uses = Counter(paths)
         self._upcoming: Iterator[str] = iter(dict.fromkeys(paths))
         self._decoded: dict[str, Future[Pixels]] = {}
-        self._untaken: set[str] = set()
+        # Bytes of pixels by path; 0 until the picture is decoded, which is when its size is known.
+        self._untaken: dict[str, int] = {}
+        self._unfinished = 0
+        self._lock = threading.Lock()
         self._max_pixels = max_pixels
         self._ahead = max(1, ahead)
         self._ahead_bytes = ahead_bytes
@@ -103,39 +108,61 @@ class Decoder:
 
     def __enter__(self) -> Self:
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
-        self._refill()
+        with self._lock:
+            self._refill()
         return self
 
     def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._upcoming = iter(())
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def take(self, path: str) -> Pixels:
         """The picture's pixels, or UnusableImageError. Every use of a broken file raises anew."""
-        if path not in self._decoded:
-            self._submit()
-        future = self._decoded[path]
-        self._untaken.discard(path)
-        self._uses[path] -= 1
-        if not self._uses[path]:
-            del self._decoded[path]
-        self._refill()
+        with self._lock:
+            if path not in self._decoded:
+                # Whatever waits already: the reader cannot go on without this one.
+                self._submit()
+            future = self._decoded[path]
+            self._untaken.pop(path, None)
+            self._uses[path] -= 1
+            if not self._uses[path]:
+                del self._decoded[path]
+            self._refill()
         return future.result()
 
     def _refill(self) -> None:
-        while len(self._untaken) < self._ahead and self._waiting_bytes() < self._ahead_bytes and self._submit():
+        """Submit what the bounds allow. No more at a time than there are threads: sizes are not known before."""
+        while (
+            self._unfinished < self._threads
+            and len(self._untaken) < self._ahead
+            and sum(self._untaken.values()) < self._ahead_bytes
+            and self._submit()
+        ):
             pass
-
-    def _waiting_bytes(self) -> int:
-        ready = (self._decoded[path] for path in self._untaken)
-        return sum(future.result().nbytes for future in ready if future.done() and not future.exception())
 
     def _submit(self) -> bool:
         path = next(self._upcoming, None)
         if path is None:
             return False
-        self._untaken.add(path)
-        self._decoded[path] = self._pool.submit(decode, path, self._max_pixels)
+        self._untaken[path] = 0
+        self._unfinished += 1
+        self._decoded[path] = self._pool.submit(self._work, path)
         return True
+
+    def _work(self, path: str) -> Pixels:
+        size = 0
+        try:
+            pixels = decode(path, self._max_pixels)
+            size = pixels.nbytes
+            return pixels
+        finally:
+            # Here and not at the next take(): the reader may be busy with a batch for long.
+            with self._lock:
+                self._unfinished -= 1
+                if path in self._untaken:
+                    self._untaken[path] = size
+                self._refill()
 
 
 def decode_threads() -> int:

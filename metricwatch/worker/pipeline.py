@@ -14,18 +14,20 @@ from metricwatch.errors import TemporaryError
 from metricwatch.worker.images import Decoder, Pixels, UnusableImageError
 from metricwatch.worker.loading import Extractor
 
-# Of one batch, before resizing: bounds the memory that large pictures take (12 bytes a pixel as float32).
+# Of one batch with its partners, before resizing: bounds the memory that large pictures take (12 bytes a pixel as
+# float32).
 _BATCH_PIXELS = 32_000_000
 PARTNER_KINDS: tuple[Need, ...] = ("content", "style")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """An image to score: its stem, its file, and the files of its partners by kind (absent: it has none)."""
+    """An image to score: its stem, its file, the files of its partners by kind, and why others are missing."""
 
     name: str
     path: str
     partners: Mapping[Need, str]
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,8 @@ class Pipeline:
     ) -> Iterator[LoadedBatch]:
         """Yield all readable items in order. skip(path, reason) hears of each that is not, or lacks a partner.
 
+        A file that cannot be read is told once, for that alone: its partners no longer matter.
+
         When the GPU has no room, the batch is halved and tried again, for the rest of this pass; when one image
         alone does not fit, TemporaryError: the training job may need less later.
         """
@@ -116,7 +120,7 @@ class Pipeline:
                 if decoded is None:
                     advance(1)
                     continue
-                area = decoded.pixels.shape[0] * decoded.pixels.shape[1]
+                area = sum(each.shape[0] * each.shape[1] for each in (decoded.pixels, *decoded.partners.values()))
                 if chunk and (len(chunk) == self._batch_size or pixels + area > _BATCH_PIXELS):
                     yield chunk
                     chunk, pixels = [], 0
@@ -160,6 +164,9 @@ def _decode(item: Item, decoder: Decoder, skip: Callable[[str, str], None]) -> _
         picture = decoder.take(item.path)
     except UnusableImageError as error:
         skip(item.path, str(error))
+    else:
+        for reason in item.missing:
+            skip(item.path, reason)
     partners: dict[Need, Pixels] = {}
     for kind, path in item.partners.items():
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -52,5 +53,8 @@ def look(path: str) -> Source:
         raise InputError(f"the reference {path} cannot be read: {error.strerror}") from error
     if not path.endswith(".npz"):
         raise InputError(f"the reference {path} is neither a directory of images nor an .npz file of statistics")
+    if not stat.S_ISREG(status.st_mode):
+        # Opening a pipe would wait for a writer for ever.
+        raise InputError(f"the reference {path} is not a regular file")
     entry = listing.FileEntry(name=os.path.basename(path), size=status.st_size, mtime_ns=status.st_mtime_ns)
     return Source(path=path, is_file=True, files=(entry,))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
+from typing import BinaryIO
 
 import numpy as np
 
@@ -29,6 +32,7 @@ _BIG_INTERVAL_SECONDS = 30.0
 _SETTLED_NS = 2_000_000_000
 _KEPT_IN_MEMORY = 8
 _LOGGED = 10
+_NPY_MAGIC = b"\x93NUMPY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +151,12 @@ class References:
     def _from_file(self, source: Source, wanted: list[Wanted], progress: Progress) -> dict[str, Arrays | Exception]:
         progress.phase("reading reference statistics")
         try:
-            with open(source.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            with open(source.path, "rb") as file:
+                _refuse_single_array(file, source.path)
+                with np.load(file, allow_pickle=False) as archive:
+                    arrays = {name: archive[name] for name in archive.files}
+        except InputError:
+            raise
         except Exception as error:  # zipfile, zlib and numpy raise what they like on damaged files
             raise InputError(f"the reference {source.path} is not a readable .npz file: {error}") from error
         made: dict[str, Arrays | Exception] = {}
@@ -202,8 +210,20 @@ def _statistics(metric: Metric, source: Source, skipped: list[tuple[str, str]]) 
         return error
 
 
+def _refuse_single_array(file: BinaryIO, path: str) -> None:
+    """Raise InputError for an .npy file by another name; otherwise leave the file at its start."""
+    if file.read(len(_NPY_MAGIC)) == _NPY_MAGIC:
+        raise InputError(
+            f"the reference {path} holds a single array (an .npy file by another name), not named arrays; "
+            "write it with numpy.savez(path, mu=..., sigma=...)"
+        )
+    file.seek(0)
+
+
 def _file_digest(path: str) -> bytes:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return sha256(b"unreadable: not a regular file").digest()
         with open(path, "rb") as file:
             return file_digest(file, sha256).digest()
     except OSError as error:

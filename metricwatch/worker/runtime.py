@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import queue
 import signal
@@ -19,6 +21,8 @@ from metricwatch.worker.progress import Progress
 if TYPE_CHECKING:
     from metricwatch.worker.evaluate import Evaluator
 
+# From <linux/prctl.h>.
+_PR_SET_PDEATHSIG = 1
 _REPORTED_PACKAGES = ("torch", "torchvision", "timm", "pytorch-fid", "torchmetrics", "pillow", "numpy")
 
 
@@ -132,9 +136,11 @@ class Worker:
 def serve(read_fd: int, write_fd: int) -> NoReturn:
     """Be a worker on these pipes for the rest of the process's life. Never returns.
 
-    Ctrl-C belongs to the daemon; SIGTERM ends the worker at once. What libraries print goes to stderr, because
-    stdout may carry a document of the program that started us.
+    Ctrl-C belongs to the daemon; SIGTERM ends the worker at once, and so does, on Linux, the end of the thread that
+    started it: whoever starts a worker must not do so from a thread that ends before the work does. What libraries
+    print goes to stderr, because stdout may carry a document of the program that started us.
     """
+    _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Beside a busy training job, the threads of one small eigenvalue problem wait for each other far longer than
@@ -142,6 +148,17 @@ def serve(read_fd: int, write_fd: int) -> NoReturn:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     Worker(Channel(read_fd, write_fd)).run()
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when the thread that started it ends. Elsewhere the pipe's end must do.
+
+    The pipe's end reaches a worker that runs; one that was stopped (SIGSTOP) would keep its memory for ever. The
+    daemon starts workers from the lane that scores, or from its main thread: when either ends, so does the work.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _versions() -> dict[str, str]:

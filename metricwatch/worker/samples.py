@@ -104,22 +104,19 @@ def stem(name: str) -> str:
     return os.path.splitext(os.path.basename(name))[0]
 
 
-def pair(
-    samples: SampleSet, partners: Mapping[Need, PartnerDirectory]
-) -> tuple[list[Item], list[tuple[str, str]], frozenset[Need]]:
-    """The items to score, (path, reason) for each missing partner, and the kinds that matched at least once."""
+def pair(samples: SampleSet, partners: Mapping[Need, PartnerDirectory]) -> tuple[list[Item], frozenset[Need]]:
+    """The items to score, and the kinds of partners that matched at least once."""
     items = []
-    unmatched = []
     matched: set[Need] = set()
     for name in samples.names:
-        path = samples.path(name)
+        missing: list[str] = []
         found: dict[Need, str] = {}
         for kind, directory in partners.items():
             try:
                 found[kind] = directory.find(stem(name))
             except UnusableImageError as error:
-                unmatched.append((path, str(error)))
+                missing.append(str(error))
             else:
                 matched.add(kind)
-        items.append(Item(name=stem(name), path=path, partners=found))
-    return items, unmatched, frozenset(matched)
+        items.append(Item(name=stem(name), path=samples.path(name), partners=found, missing=tuple(missing)))
+    return items, frozenset(matched)

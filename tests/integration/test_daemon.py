@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -288,6 +289,49 @@ def test_bad_sample_sets_are_named_and_do_not_stop_the_good_ones(make_job):
     assert {Path(item["path"]).name for item in status["runs"][0]["skipped"]} >= {"zero.png", "text.png"}
     shown = job.call("status").stdout
     assert "failed: step 2000" in shown
+
+
+def test_modules_that_lie_in_the_jobs_folder_are_not_imported(make_job):
+    """Beside a training job there may well be a random.py."""
+    job = make_job()
+    for name in ("random", "queue", "torch", "timm"):
+        (job.folder / f"{name}.py").write_text("raise RuntimeError('the training job own module')")
+    job.write_step(1000)
+    done = job.call("run", "--once")
+    assert done.returncode == 0, done.stderr
+
+
+def test_file_names_that_are_no_text_are_told_all_the_same(make_job):
+    job = make_job()
+    step = job.write_step(1000)
+    with open(os.fsencode(step) + b"/bad\xff\x1b[31m.png", "wb") as file:
+        file.write(b"no picture")
+    done = job.call("run", "--once")
+    assert done.returncode == 0, done.stderr
+    for arguments in (("status",), ("status", "--json")):
+        shown = job.call(*arguments, PYTHONIOENCODING="utf-8:strict")
+        assert shown.returncode == 0, shown.stderr
+        assert "bad" in shown.stdout
+        assert "\x1b" not in shown.stdout
+
+
+def test_removing_the_state_folder_stops_the_daemon_rather_than_doubling_points(make_job, start):
+    job = make_job()
+    daemon = start(job)
+    daemon.wait_for("daemon.started")
+    shutil.rmtree(job.folder / "state")
+    assert daemon.process.wait(timeout=20) == 1
+    assert "removed or replaced" in daemon.log
+
+
+def test_what_the_tracking_server_rejects_is_told_by_the_exit_status(make_job):
+    """A score key that MLflow does not take: the others arrive, and nobody is left believing that all did."""
+    job = make_job(rules=[{"name": "x" * 250, "metric": "ssim", "moves": 0.1, "across": 2}])
+    job.write_step(1000)
+    done = job.call("run", "--once")
+    assert done.returncode == 1
+    assert "rejected by the tracking server" in done.stderr
+    assert steps(job) == [1000]
 
 
 def test_a_port_in_use_is_a_clear_error(make_job):

@@ -163,6 +163,44 @@ def test_it_dies_with_the_daemon_even_in_mid_evaluation(start_worker: Start, man
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_stopped_it_still_dies_with_a_killed_daemon(tmp_path: Path) -> None:
+    """A process that was stopped does not notice the end of its pipe."""
+    code = """
+import sys, time
+from metricwatch.protocol import Configure
+from metricwatch.supervisor.process import WorkerProcess
+worker = WorkerProcess(Configure(device="cpu"))
+while not worker.poll():
+    time.sleep(0.05)
+print(worker.pid, flush=True)
+time.sleep(600)
+"""
+    daemon = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        pid = int(daemon.stdout.readline())
+        os.kill(pid, signal.SIGSTOP)
+    finally:
+        daemon.kill()
+        daemon.communicate()
+    try:
+        deadline = time.monotonic() + 5
+        while alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not alive(pid)
+    finally:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """False for a process that is gone, or dead and waiting for its new parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
 def test_it_stops_at_once_when_told(start_worker: Start, many: Path) -> None:
     worker = start_worker()
     busy(worker, many)

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from metricwatch import listing
-from metricwatch.errors import InputError
+from metricwatch.api import Batch
+from metricwatch.errors import InputError, TemporaryError
+from metricwatch.metrics.ssim import Ssim
 from metricwatch.protocol import Configure, Evaluate, Heartbeat
 from metricwatch.records import Evaluation, Score, ScoreState
 from metricwatch.worker.evaluate import Evaluator
@@ -140,6 +142,21 @@ def test_bad_files_are_skipped_by_name_and_the_rest_is_scored(samples: Path) -> 
     assert evaluation.images == 3
     assert skipped.keys() == {"0000.png", "0001.png", "0003.png"}
     assert skipped["0000.png"] == "empty file (0 bytes)"
+
+
+def test_a_broken_picture_without_a_partner_is_told_once(samples: Path, tmp_path: Path) -> None:
+    content = tmp_path / "content"
+    shutil.copytree(samples, content)
+    for name in ("0000.png", "0001.png"):
+        (content / name).unlink()
+    (content / "0002.png").write_bytes(b"broken")
+    for name in ("0000.png", "0002.png"):
+        (samples / name).write_bytes(b"")
+    evaluation = Bench().evaluate(samples, "ssim", content=content)
+    skipped = [(os.path.basename(entry.path), entry.reason) for entry in evaluation.skipped]
+    assert [name for name, _ in skipped] == ["0000.png", "0001.png", "0002.png"]
+    assert skipped[0][1] == skipped[2][1] == "empty file (0 bytes)"
+    assert "no content partner" in skipped[1][1]
 
 
 def test_an_empty_directory_says_so(tmp_path: Path) -> None:
@@ -379,6 +396,9 @@ def test_unusable_references_say_why(samples: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "broken.npz").write_bytes(b"PK broken")
     np.savez(tmp_path / "other.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    os.mkfifo(tmp_path / "pipe.npz")
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, np.eye(3))
     single = write_crops(tmp_path / "single", 1, side=32)
     (single / "bad.png").write_bytes(b"bad")
     for name, message in (
@@ -386,6 +406,9 @@ def test_unusable_references_say_why(samples: Path, tmp_path: Path) -> None:
         ("empty", "no images in the reference directory"),
         ("notes.txt", "neither a directory of images nor an .npz file"),
         ("broken.npz", "is not a readable .npz file"),
+        # Opening a pipe would wait for a writer for ever.
+        ("pipe.npz", r"pipe\.npz is not a regular file"),
+        ("array.npz", r"array\.npz holds a single array .* numpy\.savez"),
         ("other.npz", r"other\.npz: .*'mu' has shape \(2048,\), but efficientnet-lite0 features need \(1280,\)"),
         ("single", r"at least 2 readable images, got 1 \(1 left out; first: .*bad\.png"),
     ):
@@ -413,7 +436,38 @@ def test_a_big_reference_is_looked_at_every_half_minute_at_most(
     assert only(bench.evaluate(samples, FD, reference=reference), FD).series != first.series
 
 
+def test_a_pipe_in_the_place_of_a_reference_image_is_noticed(
+    samples: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Big references are looked at now and then only: what was a picture may be a pipe by now."""
+    monkeypatch.setattr("metricwatch.worker.references._BIG", 3)
+    bench = Bench()
+    (reference / "0001.png").write_bytes(b"so young that it is hashed each time")
+    bench.evaluate(samples, FD, reference=reference)
+    (reference / "0000.png").unlink()
+    os.mkfifo(reference / "0000.png")
+    with pytest.raises(TemporaryError, match="changed while it was being read"):
+        bench.evaluate(samples, FD, reference=reference)
+    assert only(bench.evaluate(samples, FD, reference=reference), FD).state is ScoreState.OK
+
+
 # --- memory ------------------------------------------------------------------------------------------------
+
+
+def test_partners_count_as_pixels_of_a_batch(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small images with large partners: a batch ends by what both take together."""
+    monkeypatch.setattr("metricwatch.worker.pipeline._BATCH_PIXELS", 40_000)
+    content = write_crops(tmp_path / "content", 6, side=150)
+    sizes: list[int] = []
+    update = Ssim.update
+
+    def noted(self: Ssim, batch: Batch) -> None:
+        sizes.append(len(batch.names))
+        update(self, batch)
+
+    monkeypatch.setattr(Ssim, "update", noted)
+    assert only(Bench().evaluate(samples, "ssim", content=content), "ssim").images == 6
+    assert sizes == [1] * 6
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(
