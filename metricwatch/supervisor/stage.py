@@ -11,12 +11,13 @@ import structlog
 from metricwatch.clock import Clock, backoff, to_ms
 from metricwatch.config.watching import WatchEntry
 from metricwatch.errors import ConfigError, WorkerError
-from metricwatch.protocol import Evaluate, Failure, Heartbeat, Log, Ready, Reply, Result
-from metricwatch.records import Evaluation, Job, JobState, Point, ScoreState
+from metricwatch.protocol import Failure, Heartbeat, Log, Ready, Reply, Result
+from metricwatch.records import Evaluation, Job, JobState, ScoreState
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.scores import Scores
+from metricwatch.supervisor.exchange import points_of, request_for
 from metricwatch.supervisor.process import WorkerProcess
 
 log = structlog.get_logger(__name__)
@@ -297,7 +298,7 @@ class Supervisor:
             return 0
         self._job = job
         self._heard = self._renewed = self._progressed = self._clock.monotonic()
-        worker.send(_request(job, self._entries[job.snapshot.source], self._metrics))
+        worker.send(request_for(job, self._entries[job.snapshot.source], self._metrics))
         return 1
 
     def _start_worker(self) -> int:
@@ -314,28 +315,3 @@ class Supervisor:
 
 
 _LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-
-def points_of(evaluation: Evaluation, *, prefix: str, step: int, timestamp_ms: int) -> list[Point]:
-    """The curves' next points: `<prefix>/<key>` and, where there is one, `<prefix>/<key>_stderr`."""
-    values = [
-        (f"{prefix}/{score.key}{suffix}", value)
-        for score in evaluation.scores
-        for suffix, value in (("", score.value), ("_stderr", score.stderr))
-        if value is not None
-    ]
-    return [Point(key=key, value=value, timestamp_ms=timestamp_ms, step=step) for key, value in values]
-
-
-def _request(job: Job, entry: WatchEntry, metrics: tuple[str, ...]) -> Evaluate:
-    pairs = entry.pairs
-    return Evaluate(
-        job=job.id,
-        path=job.snapshot.path,
-        members=job.snapshot.members,
-        digest=job.snapshot.digest,
-        metrics=metrics,
-        reference=str(entry.reference) if entry.reference else None,
-        content=str(pairs.content) if pairs and pairs.content else None,
-        style=str(pairs.style) if pairs and pairs.style else None,
-    )

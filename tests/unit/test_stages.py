@@ -23,7 +23,7 @@ from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.store.notifications import NotificationLog
 from metricwatch.store.scores import Scores
-from metricwatch.supervisor.stage import points_of
+from metricwatch.supervisor.exchange import points_of
 from metricwatch.testing.clock import FakeClock
 
 RUN = Run(key="name:x/night", name="night")
