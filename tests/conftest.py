@@ -12,7 +12,6 @@ from hypothesis import settings
 from tests.support.photos import write_crops
 from tests.support.worker_client import WorkerClient
 
-
 # No deadline: a busy machine is no failure. In CI the examples are always the same ones.
 settings.register_profile("metricwatch", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("metricwatch")
