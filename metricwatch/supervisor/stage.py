@@ -119,11 +119,6 @@ class Supervisor:
         self._ledger.release_all()
 
     @property
-    def worker_pid(self) -> int | None:
-        """The running worker's process id, or None."""
-        return self._worker.pid if self._worker else None
-
-    @property
     def last_error(self) -> str:
         """Why the worker last failed to start or died, or ""."""
         return self._last_error
