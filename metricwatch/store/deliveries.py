@@ -84,10 +84,11 @@ class Deliveries:
             )
 
     def postpone(self, deliveries: Sequence[Delivery], reason: str, until: datetime) -> None:
-        """Try these again, not before `until`."""
+        """Try those of them that are still pending again, not before `until`."""
         with self._db.transaction() as tx:
             tx.executemany(
-                "UPDATE deliveries SET attempts = attempts + 1, not_before_ms = ?, reason = ? WHERE id = ?",
+                """UPDATE deliveries SET attempts = attempts + 1, not_before_ms = ?, reason = ?
+                   WHERE id = ? AND state = 'pending'""",
                 [(to_ms(until), reason, delivery.id) for delivery in deliveries],
             )
 

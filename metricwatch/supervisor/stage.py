@@ -29,6 +29,7 @@ _MOST_RETRY = timedelta(minutes=10)
 _MOST_RESTART = timedelta(minutes=1)
 # A job that takes its worker down twice will do so a third time.
 _MOST_CRASHES = 2
+_MOST_FALSE_STARTS = 5
 # Files that change under the reader have a new revision by then, or are written without end.
 _MOST_CHANGES = 5
 
@@ -196,11 +197,12 @@ class Supervisor:
             self._ledger.finish(job.id, JobState.DONE, now)
         self._free()
         self._evaluated += 1
-        fields = {
-            score.key: round(score.value, 6) if score.value is not None else score.state.value
+        # One field: a plugin's key may be called `step`, too.
+        scores = ", ".join(
+            f"{score.key} {score.state.value if score.value is None else format(score.value, '.6g')}"
             for score in evaluation.scores
-        }
-        log.info("evaluated", run=self._name(job), step=job.snapshot.step, images=evaluation.images, **fields)
+        )
+        log.info("evaluated", run=self._name(job), step=job.snapshot.step, images=evaluation.images, scores=scores)
         for score in evaluation.scores:
             # Of failed ones the worker has said why.
             if score.state not in {ScoreState.OK, ScoreState.FAILED}:
@@ -270,8 +272,9 @@ class Supervisor:
         if job is None:
             return
         with self._db.transaction():
-            # A worker that died before it began is not the job's fault.
-            crashes = self._ledger.postpone(job.id, reason, self._clock.now() + wait, crashed=begun)
+            # A worker that died before it began is not the job's fault, unless that happens every time.
+            crashed = begun or job.attempt > _MOST_FALSE_STARTS
+            crashes = self._ledger.postpone(job.id, reason, self._clock.now() + wait, crashed=crashed)
             if crashes >= _MOST_CRASHES:
                 why = f"took its worker down {crashes} times; the last time {reason}"
                 self._ledger.finish(job.id, JobState.QUARANTINED, self._clock.now(), why)

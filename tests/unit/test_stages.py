@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metricwatch.alerts.stage import AlertDispatcher
@@ -317,22 +317,20 @@ def test_a_message_nobody_takes_for_a_day_makes_way_for_fresher_news(scene):
     assert row["reason"].startswith("given up after 1 day")
 
 
+# A late evaluation puts a short alert before the open one; the rewrite of step 3 then makes one stretch of both.
+MERGED = [(1, 30), (4, 60), (3, 40), (2, 40), (3, 50)]
+
+
 def test_there_are_never_two_open_alerts_of_one_rule(scene):
-    """A late evaluation put a short alert before the open one; a rewrite then makes one of both."""
     scene.configure([moves(across=2)])
-    scene.score(1000, 30)
-    scene.score(4000, 60)
-    scene.turn()
-    scene.score(2000, 90)
-    scene.turn()
-    scene.score(3000, 31)
-    scene.turn()
-    scene.score(3000, 200)
-    scene.turn()
-    open_alerts = [alert for alert in scene.alert_log.recent(RUN.key) if alert.state is AlertState.FIRING]
-    assert len(open_alerts) <= 1
+    for step, value in MERGED:
+        scene.score(1000 * step, value)
+        scene.turn()
+    assert [(alert.id, alert.fired_step) for alert in scene.alert_log.firing()] == [(1, 2000)]
+    assert [alert.id for alert in scene.alert_log.of_rule(RUN.key, "fid-moved")] == [1, 2]
 
 
+@example(arrivals=MERGED)
 @given(st.lists(st.tuples(st.integers(1, 8), st.sampled_from([30, 31, 45, 60, 90])), min_size=1, max_size=25))
 @settings(max_examples=40, deadline=None)
 def test_whatever_arrives_in_whatever_order_the_open_alert_is_the_one_of_the_curve(arrivals):
@@ -421,6 +419,16 @@ def test_one_poisoned_point_is_set_aside_and_the_rest_arrives(scene):
     assert arrived == {"quality/fid", "quality/kid", "quality/ssim"}
     assert scene.deliveries.rejected() == [(RUN.key, "e/1", "quality/bad: invalid key")]
     assert scene.deliveries.pending() == 0
+
+
+def test_what_was_rejected_keeps_its_reason_when_the_rest_of_the_batch_must_wait(scene):
+    deliver(scene, "e/0", "bad")
+    deliver(scene, "e/1", "fid")
+    batch = scene.deliveries.due("mlflow", scene.clock.now(), 10)
+    scene.deliveries.reject(batch[0], "invalid key")
+    scene.deliveries.postpone(batch, "connection refused", scene.clock.now())
+    assert scene.deliveries.rejected() == [(RUN.key, "e/0", "invalid key")]
+    assert scene.deliveries.backlog()[0].reason == "connection refused"
 
 
 def test_points_of_a_run_that_was_deleted_wait_for_it_and_go_nowhere_else(scene):

@@ -278,6 +278,29 @@ def test_a_worker_that_died_before_it_began_is_not_the_jobs_fault(make):
     assert scene.ledger.unfinished(["s"]) == 1
 
 
+def test_a_job_that_lets_no_worker_begin_is_quarantined_in_the_end(make):
+    scene = make()
+    scene.add()
+    for _ in range(7):
+        scene.begin()
+        scene.worker.death = WorkerError("the worker was killed by signal 11")
+        scene.tick()
+        scene.tick(61)
+    assert scene.states() == {"quarantined": 1}
+
+
+@pytest.mark.parametrize("key", ["step", "run", "images", "event", "level"])
+def test_a_plugins_key_may_be_any_word(make, key):
+    scene = make()
+    scene.add()
+    request = scene.begin()
+    score = Score(key=key, value=1.0, images=8, higher_is_better=False)
+    answer = Evaluation(scores=(score,), skipped=(), images=8, seconds=0.5, provenance={})
+    scene.worker.replies.append(Result(job=request.job, evaluation=answer))
+    scene.tick()
+    assert scene.states() == {"done": 1}
+
+
 def test_two_scores_of_one_key_fail_the_job_and_not_the_daemon(make):
     scene = make()
     scene.add()
