@@ -15,7 +15,7 @@ from metricwatch.api import Notifier, Sink
 from metricwatch.config.schema import MovesRule
 from metricwatch.errors import PermanentError, RunGoneError, TemporaryError
 from metricwatch.export.stage import Exporter
-from metricwatch.records import AlertState, Evaluation, JobState, RemoteRun, Run, Score, ScoreState
+from metricwatch.records import Evaluation, JobState, RemoteRun, Run, Score, ScoreState
 from metricwatch.rules.stage import Rules
 from metricwatch.store.alerts import Alerts
 from metricwatch.store.db import Database
@@ -400,6 +400,7 @@ def test_a_sink_that_is_away_keeps_the_order_and_the_timestamps(scene):
     scene.exporter.tick()
     deliver(scene, "e/2", "fid", step=2000)
     assert scene.exporter.tick() == 0
+    assert len(scene.sink.errors) == 2, "a later point does not cut the wait of an earlier one short"
     assert scene.deliveries.backlog()[0].reason == "connection refused"
     for _ in range(10):
         scene.clock.advance(10)

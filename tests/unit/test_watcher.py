@@ -326,7 +326,8 @@ def test_a_directory_renamed_into_place_needs_no_quiet_time(scene):
     assert recorded == 1
 
 
-def test_a_rewrite_waits_for_quiet_even_beside_a_marker(scene):
+@pytest.mark.parametrize("copied_at", [None, 1_000_000_000], ids=["written", "copied with old times"])
+def test_a_rewrite_waits_for_quiet_even_beside_a_marker(scene, copied_at):
     """The marker may be that of the first write: a rewrite in place must not be taken image by image."""
     s = scene()
     for name in "abc":
@@ -336,8 +337,8 @@ def test_a_rewrite_waits_for_quiet_even_beside_a_marker(scene):
     s.write("002000.done")
     assert s.settle() == [(1000, 1, 3), (2000, 1, 3)]
     for name in "abc":
-        s.write(f"1000/{name}.png", b"rewritten")
-        s.write(f"002000_{name}.png", b"rewritten")
+        s.write(f"1000/{name}.png", b"rewritten", at=copied_at)
+        s.write(f"002000_{name}.png", b"rewritten", at=copied_at)
         assert s.look(1) == 0
     assert s.settle() == [(1000, 2, 3), (2000, 2, 3)]
 
