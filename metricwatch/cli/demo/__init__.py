@@ -44,10 +44,10 @@ def command(
 
     isolate(os.environ)
     play = Play(skills=script(sample_sets), images=images, seconds=pace, seed=seed)
-    with ends_on_signals(), demo_folder(folder) as made, Stage(made, play) as stage:
+    with ends_on_signals() as check, demo_folder(folder) as made, Stage(made, play) as stage:
         with screen() as show:
             stage.set_up(show)
-            stage.watch(show)
+            stage.watch(show, check)
             show.phase("stopping metricwatch, reading the curves back from MLflow")
             ending = stage.finish()
         if as_json:

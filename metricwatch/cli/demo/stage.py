@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
@@ -120,14 +120,15 @@ class Stage:
         self._daemon = self._start("metricwatch", "daemon", command)
         self._run = TrackedRun(self._server.uri, run_id)
 
-    def watch(self, screen: Screen) -> None:
-        """Show what happens until everything that should has, or nothing has for a long time.
+    def watch(self, screen: Screen, check: Callable[[], None]) -> None:
+        """Show what happens until everything that should has, or nothing has for a long time; check() at each look.
 
         Raises MetricwatchError when a process ends that should not.
         """
         seen: tuple[int, int, int] = (0, 0, 0)
         moved = time.monotonic()
         while time.monotonic() - moved < _STALL_SECONDS:
+            check()
             for child in (self._server.process, self._trainer, self._daemon):
                 child.require_alive()
             if self._daemon.status is not None:
@@ -223,15 +224,25 @@ class Stage:
 
 
 @contextmanager
-def ends_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does, so that nothing it started stays behind."""
+def ends_on_signals() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does, so that nothing it started stays behind.
+
+    Yields a check that ends it if it was told to and goes on all the same: a library that swallows every exception
+    while it is imported swallows this one, too.
+    """
+    told: list[int] = []
 
     def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
+        told.append(number)
+        check()
+
+    def check() -> None:
+        if told:
+            raise SystemExit(128 + told[0])
 
     before = {number: signal.signal(number, leave) for number in _ENDING_SIGNALS}
     try:
-        yield
+        yield check
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
