@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Literal
+from typing import Any, Literal
 
-from metricwatch.api import Metric, Notifier, Sampler, Sink
+from metricwatch import extractors
+from metricwatch.api import ExtractorInfo, Metric, MetricFamily, Notifier, Sampler, Sink
 from metricwatch.errors import PluginError
 
 Kind = Literal["metrics", "samplers", "sinks", "notifiers"]
@@ -22,6 +23,7 @@ _BASES: dict[Kind, type] = {
     "notifiers": Notifier,
 }
 KINDS: tuple[Kind, ...] = tuple(_BASES)
+_UNSUFFIXED = "inception-v3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +52,26 @@ def _entries(kind: Kind) -> dict[str, EntryPoint]:
 
 
 def names(kind: Kind) -> tuple[str, ...]:
-    """The names of all installed plugins of a kind, sorted. Imports none of them."""
-    return tuple(sorted(_entries(kind)))
+    """The names of all installed plugins of a kind, sorted. Imports none of them.
+
+    A family of metrics is there with a name for each extractor.
+    """
+    single = {name for name in _entries(kind) if not name.endswith("_")}
+    return tuple(sorted(single | set(_members()) if kind == "metrics" else single))
+
+
+@cache
+def _members() -> dict[str, tuple[str, ExtractorInfo]]:
+    """The metrics of families by name: the family's entry and the extractor."""
+    specs = [extractors.find(name) for name in extractors.names()]
+    return {
+        f"{family}{spec.key}": (family, ExtractorInfo(name=spec.name, key=spec.key, dimensions=spec.dimensions))
+        for family in _entries("metrics")
+        if family.endswith("_")
+        for spec in specs
+        # On this one they have names of their own: fid, kid, precision ...
+        if spec.name != _UNSUFFIXED
+    }
 
 
 def plugins() -> tuple[PluginInfo, ...]:
@@ -70,8 +90,20 @@ def plugins() -> tuple[PluginInfo, ...]:
 
 
 def load_metric(name: str) -> type[Metric]:
-    """Import one metric. Raises PluginError as load() does."""
-    return _load("metrics", name)
+    """Import one metric, or make the member of a family. The same name always gives the same class.
+
+    Raises PluginError when it is unknown, fails on import or is no metric.
+    """
+    if name in _entries("metrics") or name not in _members():
+        return _load("metrics", name)
+    family, info = _members()[name]
+    entry = _entries("metrics")[family]
+    make: MetricFamily = _import("metric family", entry)
+    try:
+        metric = make(info)
+    except Exception as error:  # a plugin may raise anything
+        raise PluginError(f"metric {name!r} ({entry.value}) cannot be made: {error!r}") from error
+    return _checked("metrics", name, entry, metric)
 
 
 def load_sink(name: str) -> type[Sink]:
@@ -89,12 +121,19 @@ def _load(kind: Kind, name: str) -> type:
     singular = kind.removesuffix("s")
     entry = _entries(kind).get(name)
     if entry is None:
-        raise PluginError(f"unknown {singular} {name!r}; {did_you_mean(name, _entries(kind))}")
+        raise PluginError(f"unknown {singular} {name!r}; {did_you_mean(name, names(kind))}")
+    return _checked(kind, name, entry, _import(singular, entry))
+
+
+def _import(what: str, entry: EntryPoint) -> Any:
     try:
-        plugin = entry.load()
+        return entry.load()
     except Exception as error:  # a plugin's import may raise anything
-        raise PluginError(f"{singular} {name!r} ({entry.value}) fails on import: {error!r}") from error
-    base = _BASES[kind]
+        raise PluginError(f"{what} {entry.name!r} ({entry.value}) fails on import: {error!r}") from error
+
+
+def _checked(kind: Kind, name: str, entry: EntryPoint, plugin: object) -> type:
+    singular, base = kind.removesuffix("s"), _BASES[kind]
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise PluginError(f"{singular} {name!r} ({entry.value}) is not a subclass of metricwatch.api.{base.__name__}")
     if inspect.isabstract(plugin):

@@ -105,6 +105,8 @@ class App:
                 recycle_after=config.worker.recycle_after,
             ),
             clock=self._clock,
+            metric_options=config.metric_options,
+            composites=config.composites,
         )
         self._closers.append(self.supervisor.close)
         self.rules = Rules(self.db, config.rules, runs, tuple(sinks), self._clock)
@@ -239,7 +241,9 @@ def worker_settings(config: Config) -> Configure:
         precision=config.worker.precision,
         engine=config.worker.engine,
         cache=str(config.state),
+        feature_cache_bytes=config.worker.feature_cache,
         weights={name: str(item.weights) for name, item in config.extractors.items() if item.weights},
+        protocols={name: item.protocol for name, item in config.extractors.items() if item.protocol},
         batch_size=config.worker.batch_size,
         max_pixels=config.worker.max_pixels,
     )

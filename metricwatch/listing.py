@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
+# Says which content, style and prompt belong to which image of its directory.
+MANIFEST = "manifest.jsonl"
+
 # What writers call a file that is not finished yet.
 _TEMPORARY_SUFFIXES = (".tmp", ".temp", ".part", ".partial", ".incomplete", ".swp", "~")
 
@@ -53,6 +56,11 @@ def scan(directory: str) -> list[FileEntry]:
 def images(entries: Iterable[FileEntry]) -> list[FileEntry]:
     """The pictures among the files, in the same order."""
     return [entry for entry in entries if is_image(entry.name)]
+
+
+def parts(entries: Iterable[FileEntry]) -> list[FileEntry]:
+    """What makes a directory a sample set: its pictures and, where there is one, its manifest."""
+    return [entry for entry in entries if is_image(entry.name) or entry.name == MANIFEST]
 
 
 def fingerprint(entries: Iterable[FileEntry]) -> str:

@@ -18,13 +18,19 @@ from metricwatch.records import Evaluation, Score, ScoreState, Skipped
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configure:
-    """The first message: how this worker shall compute. weights maps an extractor to an explicit file."""
+    """The first message: how this worker shall compute.
+
+    weights maps an extractor to an explicit file (or folder), protocols to one of its named preprocessings. cache is
+    the directory for statistics of references and for features, of which feature_cache_bytes are kept (0: none).
+    """
 
     device: str = "auto"
     precision: str = "exact"
     engine: str = "auto"
     cache: str = ""
+    feature_cache_bytes: int = 2_000_000_000
     weights: Mapping[str, str] = field(default_factory=dict)
+    protocols: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 32
     max_pixels: int = 100_000_000
     heartbeat_seconds: float = 2.0
@@ -35,7 +41,9 @@ class Evaluate:
     """Score one snapshot.
 
     path is a directory, or one image; members names files below it (None: every image in it). digest is the
-    fingerprint of its images at the time it settled, "" to skip the check.
+    fingerprint of its images at the time it settled, "" to skip the check. options maps a metric to its options. An
+    image's partners and prompt come from a manifest.jsonl in its own directory, else from the manifest named here, else
+    from content, style (directories, by file stem) and prompt (one text for all).
     """
 
     job: int
@@ -44,8 +52,11 @@ class Evaluate:
     digest: str = ""
     metrics: tuple[str, ...] = ()
     reference: str | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     content: str | None = None
     style: str | None = None
+    manifest: str | None = None
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

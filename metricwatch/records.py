@@ -20,6 +20,8 @@ class ScoreState(StrEnum):
     NON_FINITE = "non_finite"
     NO_PAIRS = "no_pairs"
     NO_REFERENCE = "no_reference"
+    COLLAPSED = "collapsed"
+    NO_INPUT = "no_input"
     FAILED = "failed"
 
 
@@ -121,13 +123,18 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """One snapshot scored. images counts those that could be read; seconds is the worker's wall time."""
+    """One snapshot scored. images counts those that could be read; seconds is the worker's wall time.
+
+    work counts what was done for it: pictures decoded ("decodes"), pictures through each network ("passes
+    <extractor>"), rows of features and measures found in the cache ("cached").
+    """
 
     scores: tuple[Score, ...]
     skipped: tuple[Skipped, ...]
     images: int
     seconds: float
     provenance: Mapping[str, str]
+    work: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +175,9 @@ class Alert:
     change is the movement that fired it, as a fraction of the window's first value, positive when the value
     rose; threshold is the bound it passed, in the same unit. moved holds the two evaluations between which it
     moved. resolved_value is the metric's value at resolved_step, None where that evaluation has none.
+
+    An alert that is not about a movement says `what` happened, in words that follow the metric's name ("has no value:
+    collapsed"), and in detail why. change and threshold are then 0, window and moved empty.
     """
 
     id: int
@@ -185,6 +195,8 @@ class Alert:
     resolved_step: int | None = None
     resolved_value: float | None = None
     reason: str = ""
+    what: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

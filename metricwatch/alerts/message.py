@@ -30,7 +30,7 @@ def _title(event: Event, alert: Alert, run_name: str) -> str:
     if event == "resolved":
         return f"[resolved] {run_name}: {alert.metric} ({alert.rule}, was {alert.severity})"
     kind = "test" if event == "test" else alert.severity
-    return f"[{kind}] {run_name}: {alert.metric} {_moved(alert)} ({alert.rule})"
+    return f"[{kind}] {run_name}: {alert.metric} {alert.what or _moved(alert)} ({alert.rule})"
 
 
 def _moved(alert: Alert) -> str:
@@ -40,8 +40,17 @@ def _moved(alert: Alert) -> str:
 def _summary(event: Event, alert: Alert) -> str:
     if event == "resolved":
         return _resolution(alert)
-    text = f"{_movement(alert)} That is {alert.direction}. The rule allows {_percent(alert.threshold)}."
+    if alert.what:
+        text = f"{_happened(alert)} The alert fired at step {alert.fired_step}."
+    else:
+        text = f"{_movement(alert)} That is {alert.direction}. The rule allows {_percent(alert.threshold)}."
     return f"This is a test; nothing happened. A real alert would say: {text}" if event == "test" else text
+
+
+def _happened(alert: Alert) -> str:
+    """A sentence: fid has no value: collapsed — all 64 images have the same features on 'inception-v3'."""
+    detail = f" — {alert.detail}" if alert.detail else ""
+    return f"{alert.metric} {alert.what}{detail}."
 
 
 def _movement(alert: Alert) -> str:
@@ -57,6 +66,11 @@ def _movement(alert: Alert) -> str:
 def _resolution(alert: Alert) -> str:
     at = "" if alert.resolved_step is None else f" at step {alert.resolved_step}"
     now = "" if alert.resolved_value is None else f" It is {alert.resolved_value:.5g} now."
+    if alert.what:
+        return (
+            f"The alert about {alert.metric} is over{at}: {alert.reason}.{now} "
+            f"It had fired at step {alert.fired_step}: {_happened(alert)}"
+        )
     return (
         f"The movement of {alert.metric} for the {alert.direction} is over{at}: {alert.reason}.{now} "
         f"It had fired at step {alert.fired_step}, when {alert.metric} {_moved(alert)} to {alert.moved[-1].value:.5g}."

@@ -10,7 +10,7 @@ import structlog
 from metricwatch.alerts.message import Event, compose
 from metricwatch.api import Notifier
 from metricwatch.clock import Clock, backoff, from_ms
-from metricwatch.config.schema import MovesRule
+from metricwatch.config.rules import Rule
 from metricwatch.errors import PermanentError, TemporaryError
 from metricwatch.records import Alert, Notification
 from metricwatch.store.db import Database
@@ -35,7 +35,7 @@ class AlertDispatcher:
     def __init__(
         self,
         db: Database,
-        rules: Sequence[MovesRule],
+        rules: Sequence[Rule],
         notifiers: Mapping[str, Notifier],
         sink: str,
         clock: Clock,
@@ -74,7 +74,7 @@ class AlertDispatcher:
                 step=alert.fired_step if event == "firing" else alert.resolved_step,
                 rule=alert.rule,
                 metric=alert.metric,
-                change=f"{alert.change:+.1%}",
+                what=alert.what or f"{alert.change:+.1%}",
                 severity=alert.severity,
             )
         return len(events)

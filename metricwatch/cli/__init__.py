@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 import metricwatch
-from metricwatch.cli import check, demo, init, notify, plugins, run, score, status
+from metricwatch.cli import check, demo, init, notify, plugins, run, score, status, weights
 from metricwatch.cli.logs import LogFormat
 from metricwatch.errors import MetricwatchError
 
@@ -102,6 +102,12 @@ def _assemble() -> typer.Typer:
     plugins_group = _group("The installed metrics, sinks and notifiers.")
     plugins_group.command("list")(plugins.command)
     frame.add_typer(plugins_group, name="plugins")
+
+    weights_group = _group("The weights of feature extractors.")
+    weights_group.command("list")(weights.list_command)
+    weights_group.command("fetch")(weights.fetch_command)
+    weights_group.command("verify")(weights.verify_command)
+    frame.add_typer(weights_group, name="weights")
     return frame
 
 

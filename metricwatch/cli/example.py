@@ -67,10 +67,13 @@ watch:
     # What the samples should look like: a folder of images, or an .npz with mu and sigma.
     {reference}
 
-    # Partners of the samples with the same file stem, for metrics such as ssim.
+    # Partners of the samples with the same file stem, for metrics such as ssim. A manifest.jsonl among the samples, or
+    # the one named here, may name them one by one: {{"image": ..., "content": ..., "style": ..., "prompt": ...}} lines.
     {pairs}pairs:
     {pairs}  content: {_quote(choices.content or "data/content")}
     #  style: data/style
+    #  manifest: data/manifest.jsonl
+    #  prompt: "a painting of a harbour"   # of all samples, for the CLIP metrics
 
     # Only steps that are multiples of it. Default: every step.
     #every: 1000
@@ -82,13 +85,24 @@ watch:
     #rescan: 10s
 
 # What to compute. `metricwatch plugins list` shows all that is installed: fid, fd_efficientnet_lite0, ssim, ...
-# Metrics that compare with a reference need `reference` above, those that compare pairs need `pairs`.
+# Metrics that compare with a reference need `reference` above, those that compare pairs need `pairs`. Options stand
+# beside a metric's name: - gram_style_loss: {{normalise: hw}}
 metrics: [{", ".join(choices.metrics)}]
 
-# A copy of a network's weights, where the one its library downloads is not wanted.
+# Numbers made of the scores above, as composite_<name>. p = step / total_steps, as in
+# "0.8*(1 - p)*content_loss + (0.6*p + 0.2)*gram_style_loss". Lower is better, unless they say otherwise.
+#composites:
+#  balance: "(0.6*p + 0.2) * {first} / 100"
+#  quality:
+#    expression: "exp(-{first} / 100)"
+#    higher_is_better: true
+
+# A copy of a network's weights, where the one that `metricwatch weights fetch` finds is not wanted; and how FID sees
+# pictures: pytorch-fid (the default), tf or clean.
 #extractors:
 #  inception-v3:
 #    weights: /models/pt_inception-2015-12-05-6726825d.pth
+#    protocol: pytorch-fid
 
 # When to raise the alarm: over `across` evaluations in a row, the metric moved by more than `moves`.
 # mode: range (highest - lowest, the default), net (last - first) or each (every single step).
@@ -103,6 +117,12 @@ rules:
     #direction: any
     #beyond_noise: 2
     #receivers: [team]
+  # When a metric has no value, for one evaluation or more (for). state: any, or some of collapsed, failed, non_finite,
+  # no_input, no_pairs, no_reference, too_few_images.
+  #- name: {first.replace("_", "-")}-has-no-value
+  #  metric: {first}
+  #  state: any
+  #  for: 1
 
 # Whom to tell. Secrets come from the environment or from files, never from here.
 # Try a receiver with `metricwatch notify test team`.
@@ -127,6 +147,7 @@ rules:
 #  engine: auto                    # auto or eager
 #  batch_size: 32
 #  max_pixels: 100000000           # images larger than this are skipped and named
+#  feature_cache: 2GB              # kept under `state`, so that nothing is computed twice; 0 for none
 #  idle_exit: 10m
 #  recycle_after: 500              # evaluations, then a fresh process
 #  heartbeat_timeout: 60s          # silence after which it counts as hung

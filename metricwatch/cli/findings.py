@@ -89,7 +89,7 @@ def _metrics(config: Config, environ: Mapping[str, str], *, offline: bool) -> It
         except MetricwatchError as problem:
             yield error(f"metrics: {name}", str(problem))
             continue
-        used.update(dict.fromkeys(spec.extractors))
+        used.update(dict.fromkeys((*spec.extractors, *spec.partner_extractors, *spec.layers)))
         lacks = [
             f"watch[{position}].{_SETTING[need]}"
             for position, entry in enumerate(config.watch)
@@ -97,7 +97,8 @@ def _metrics(config: Config, environ: Mapping[str, str], *, offline: bool) -> It
             if not _provides(entry, need)
         ]
         if lacks:
-            yield warning(f"metrics: {name}", f"has nothing to compare with; set {' and '.join(lacks)}")
+            manifest = "" if spec.needs <= {"reference"} else ", or save a manifest.jsonl with the samples"
+            yield warning(f"metrics: {name}", f"has nothing to compare with; set {' and '.join(lacks)}{manifest}")
         else:
             yield ok(f"metrics: {name}", "has what it needs")
     for extractor in used:
@@ -119,7 +120,8 @@ _SETTING: dict[Need, str] = {
 def _provides(entry: WatchEntry, need: Need) -> bool:
     if need == "reference":
         return entry.reference is not None
-    return entry.pairs is not None and getattr(entry.pairs, need, None) is not None
+    pairs = entry.pairs
+    return pairs is not None and (pairs.manifest is not None or getattr(pairs, need, None) is not None)
 
 
 def _weights(extractor: str, config: Config, environ: Mapping[str, str], *, offline: bool) -> Finding:

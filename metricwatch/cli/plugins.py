@@ -23,7 +23,12 @@ def command(
     console.print_table(
         ["kind", "name", "package", "version", "target"],
         [
-            [plugin.kind.removesuffix("s"), plugin.name, plugin.package, plugin.version, plugin.target]
+            [plugin.kind.removesuffix("s"), _shown(plugin.name), plugin.package, plugin.version, plugin.target]
             for plugin in found
         ],
     )
+
+
+def _shown(name: str) -> str:
+    """A family has a name for each extractor; `weights list` shows their keys."""
+    return f"{name}<extractor>" if name.endswith("_") else name

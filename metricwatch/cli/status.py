@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from metricwatch.config.schema import Config
     from metricwatch.records import Alert, Run
     from metricwatch.store.db import Database
+    from metricwatch.store.scores import SeriesChange
 
 
 def command(
@@ -74,7 +75,9 @@ def _run(config: Config, db: Database, run: Run) -> dict[str, Any]:
     remote = Deliveries(db).remote_run(config.tracking.sink, run.key)
     latest = []
     for key in scores.keys(run.key):
-        point = scores.series(run.key, key)[-1]
+        point = scores.newest(run.key, key)
+        if point is None:
+            continue
         score = point.score
         latest.append(
             {
@@ -85,6 +88,8 @@ def _run(config: Config, db: Database, run: Run) -> dict[str, Any]:
                 "images": score.images,
                 "state": score.state.value,
                 "detail": score.detail,
+                "provenance": dict(score.provenance),
+                "series": _series(scores.last_change(run.key, key)),
             }
         )
     rules = {
@@ -104,6 +109,19 @@ def _run(config: Config, db: Database, run: Run) -> dict[str, Any]:
     }
 
 
+def _series(change: SeriesChange | None) -> dict[str, Any] | None:
+    """Where the present series of a key begins, and why it is not the first."""
+    from metricwatch.store.provenance import changes
+
+    if change is None:
+        return None
+    differs = changes(change.before.score.provenance, change.after.score.provenance)
+    return {
+        "since_step": change.after.step,
+        "changed": {name: {"from": old, "to": new} for name, (old, new) in differs.items()},
+    }
+
+
 def _alert(alert: Alert) -> dict[str, Any]:
     return {
         "run": alert.run,
@@ -113,6 +131,8 @@ def _alert(alert: Alert) -> dict[str, Any]:
         "severity": alert.severity,
         "direction": alert.direction,
         "change": alert.change,
+        "what": alert.what,
+        "detail": alert.detail,
         "fired_step": alert.fired_step,
         "resolved_step": alert.resolved_step,
         "reason": alert.reason,
@@ -140,13 +160,36 @@ def _show(document: dict[str, Any]) -> None:
             keys = ", ".join(score["key"] for score in run["latest"] if score["detail"] == detail)
             # Unwrapped: it may hold a path or an address to copy.
             screen.print(f"{keys}: {detail}", soft_wrap=True)
+        for key, series in _new_series(run["latest"]):
+            screen.print(f"{key}: new series since step {series}", soft_wrap=True)
         for name, rule in run["rules"].items():
             note = f" ({rule['note']})" if rule["note"] else ""
-            screen.print(f"rule {name}: {rule['state']} at step {rule['step']}{note}")
+            screen.print(f"rule {name}: {rule['state']} at step {rule['step']}{note}", soft_wrap=True)
         for item in run["skipped"]:
             screen.print(f"skipped at step {item['step']}: {item['path']}: {item['reason']}")
     for line in _events(document):
         screen.print(line, soft_wrap=True)
+
+
+def _new_series(latest: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The keys whose present series is not the first: (fid, "500: reference_digest a1… → b2…").
+
+    Keys that began anew together, for the same reason, share a line.
+    """
+    from metricwatch.store.provenance import shorten
+
+    together: dict[str, list[str]] = {}
+    for score in latest:
+        if (series := score["series"]) is None:
+            continue
+        changed = ", ".join(
+            f"{name} {shorten(change['from']) or '(none)'} → {shorten(change['to']) or '(none)'}"
+            for name, change in series["changed"].items()
+        )
+        what = f"{series['since_step']}: {changed or 'what it depends on has changed'}"
+        together.setdefault(what, []).append(score["key"])
+    for what, keys in together.items():
+        yield ", ".join(keys), what
 
 
 def _events(document: dict[str, Any]) -> Iterator[str]:
@@ -155,7 +198,7 @@ def _events(document: dict[str, Any]) -> Iterator[str]:
         until = "" if alert["resolved_step"] is None else f" to {alert['resolved_step']}"
         yield (
             f"alert {alert['rule']}: {alert['state']} ({alert['severity']}), {alert['metric']} "
-            f"{alert['change']:+.1%}, step {alert['fired_step']}{until}"
+            f"{_what(alert)}, step {alert['fired_step']}{until}"
         )
     for item in document["backlog"]:
         reason = item["reason"] or "on their way"
@@ -168,6 +211,12 @@ def _events(document: dict[str, Any]) -> Iterator[str]:
         if item["state"] != "sent":
             reason = item["reason"] or "not tried yet"
             yield f"notification {item['state']}: {item['event']} of {item['rule']} to {item['notifier']}: {reason}"
+
+
+def _what(alert: dict[str, Any]) -> str:
+    if not alert["what"]:
+        return f"{alert['change']:+.1%}"
+    return f"{alert['what']} ({alert['detail']})" if alert["detail"] else str(alert["what"])
 
 
 def _score_row(score: dict[str, Any]) -> list[str]:

@@ -1,12 +1,13 @@
 """The configuration file: its schema, how it is read, where secrets come from."""
 
+from metricwatch.config.composites import Composite
 from metricwatch.config.loader import DEFAULT_FILE, load_config
 from metricwatch.config.options import bind_options
-from metricwatch.config.quantities import parse_duration, parse_fraction
+from metricwatch.config.quantities import parse_duration, parse_fraction, parse_size
+from metricwatch.config.rules import MovesRule, Rule, StateRule
 from metricwatch.config.schema import (
     Config,
     Extractor,
-    MovesRule,
     NotifierConfig,
     Telemetry,
     Tracking,
@@ -16,12 +17,15 @@ from metricwatch.config.watching import Pairs, RunConfig, WatchEntry
 
 __all__ = [
     "DEFAULT_FILE",
+    "Composite",
     "Config",
     "Extractor",
     "MovesRule",
     "NotifierConfig",
     "Pairs",
+    "Rule",
     "RunConfig",
+    "StateRule",
     "Telemetry",
     "Tracking",
     "WatchEntry",
@@ -30,4 +34,5 @@ __all__ = [
     "load_config",
     "parse_duration",
     "parse_fraction",
+    "parse_size",
 ]

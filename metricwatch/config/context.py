@@ -29,14 +29,24 @@ class Section(BaseModel):
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class NotInFile:
+    """Marks a field of a section that is worked out and cannot be written: Annotated[Path, NotInFile()]."""
+
+
 @dataclass(kw_only=True)
 class Context:
-    """One reading of one file. metrics and receivers are None where the file does not say them usably."""
+    """One reading of one file. metrics and receivers are None where the file does not say them usably.
+
+    composites are their names, without_total_steps the watch entries whose runs do not say how long they are.
+    """
 
     base: Path = field(default_factory=Path.cwd)
     environ: Mapping[str, str] = field(default_factory=dict)
     experiment: str = "Default"
     metrics: tuple[str, ...] | None = None
+    composites: tuple[str, ...] = ()
+    without_total_steps: tuple[str, ...] = ()
     receivers: tuple[str, ...] | None = None
     rule_names: set[str] = field(default_factory=set)
     runs: set[str] = field(default_factory=set)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from metricwatch import catalog
 from metricwatch.config.context import Context, refuse_strange_text
 from metricwatch.config.environment import Overrides, apply_overrides, interpolate
+from metricwatch.config.metrics import extractor_problems, known_metrics, read_metrics
 from metricwatch.config.options import UnusableOptionsError, bind_options
 from metricwatch.config.problems import Problem, dotted, from_pydantic, unknown_key
 from metricwatch.config.schema import Config, NotifierConfig
@@ -20,6 +21,9 @@ from metricwatch.config.source import parse_yaml
 from metricwatch.errors import ConfigError, PluginError
 
 DEFAULT_FILE = "metricwatch.yaml"
+
+# Fields of Config that are no keys of the file.
+_WORKED_OUT = frozenset({"file", "metric_options"})
 
 
 def load_config(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
@@ -70,14 +74,20 @@ class _Reading:
 
     def config(self) -> Config:
         tree = self._tree
-        if "file" in tree:
-            self._add(Problem(("file",), unknown_key("file", set(Config.model_fields) - {"file"})))
+        for worked_out in tree.keys() & _WORKED_OUT:
+            self._add(Problem((worked_out,), unknown_key(worked_out, set(Config.model_fields) - _WORKED_OUT)))
         tree.setdefault("tracking", {})
-        context = self._context()
+        metrics = read_metrics(tree.get("metrics"), where=self._name, base=self._file.parent)
+        for problem in (*metrics.problems, *extractor_problems(tree.get("extractors"))):
+            self._add(problem)
+        context = self._context(metrics.names)
         notify = self._notifiers(tree.get("notify", {}))
+        read = {"file": self._file, "notify": notify, "metric_options": metrics.options}
+        if "metrics" in tree:
+            read["metrics"] = metrics.names
         config = None
         try:
-            config = Config.model_validate({**tree, "file": self._file, "notify": notify}, context=context)
+            config = Config.model_validate({**tree, **read}, context=context)
         except ValidationError as error:
             for problem in from_pydantic(error, tree, Config):
                 self._add(problem)
@@ -85,14 +95,16 @@ class _Reading:
             raise ConfigError("\n".join(self._lines()))
         return config
 
-    def _context(self) -> Context:
-        tracking, metrics, notify = (self._tree.get(key) for key in ("tracking", "metrics", "notify"))
+    def _context(self, metrics: Any) -> Context:
+        tracking, composites, notify = (self._tree.get(key) for key in ("tracking", "composites", "notify"))
         experiment = tracking.get("experiment") if isinstance(tracking, dict) else None
         return Context(
             base=self._file.parent,
             environ=self._environ,
             experiment=experiment if isinstance(experiment, str) and experiment else "Default",
-            metrics=_rule_metrics(metrics),
+            metrics=known_metrics(metrics),
+            composites=tuple(str(key) for key in composites) if isinstance(composites, dict) else (),
+            without_total_steps=_without_total_steps(self._tree.get("watch")),
             receivers=tuple(str(key) for key in notify) if isinstance(notify, dict) else (),
         )
 
@@ -162,10 +174,13 @@ def _unusable(receiver: str, raw: Any) -> str | None:
     return None
 
 
-def _rule_metrics(metrics: Any) -> tuple[str, ...] | None:
-    """The metrics that rules may name; None when the list is not usable at all."""
-    if not (isinstance(metrics, list) and metrics and all(isinstance(item, str) for item in metrics)):
-        return None
-    installed = catalog.names("metrics")
-    # Beside a misspelt metric, a rule that spells it right is not wrong as well.
-    return tuple(metrics) if set(metrics) <= set(installed) else installed
+def _without_total_steps(watch: Any) -> tuple[str, ...]:
+    """The watch entries whose run does not say how many steps it has, as they are named in messages."""
+    if not isinstance(watch, list):
+        return ()
+    runs = [entry.get("run") if isinstance(entry, dict) else None for entry in watch]
+    return tuple(
+        f"watch[{position}].run"
+        for position, run in enumerate(runs)
+        if not isinstance(run, dict) or run.get("total_steps") is None
+    )

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from metricwatch import catalog
+from metricwatch.config.context import NotInFile
 from metricwatch.config.secrets import may_hold_secret
 
 Path = tuple[str | int, ...]
@@ -67,7 +68,7 @@ def from_pydantic(error: ValidationError, raw: Any, model: type[BaseModel] | Non
     for item in error.errors(include_url=False, include_context=True, include_input=False):
         path = _within(raw, item["loc"], missing=item["type"] == "missing")
         if item["type"] == "extra_forbidden":
-            message = unknown_key(path[-1], _keys_at(model, path[:-1]) if model else ())
+            message = unknown_key(path[-1], _keys_at(model, item["loc"][:-1]) if model else ())
         elif item["type"] == "value_error":
             message = str(item.get("ctx", {}).get("error", item["msg"]))
         else:
@@ -110,24 +111,42 @@ def _is_field(node: Any, part: str | int) -> bool:
     return isinstance(node, dict) and isinstance(part, str) and part.isidentifier()
 
 
-def _keys_at(model: type[BaseModel], path: Path) -> tuple[str, ...]:
-    """The keys that the schema knows at a path."""
+def _keys_at(model: type[BaseModel], location: Sequence[str | int]) -> tuple[str, ...]:
+    """The keys that may be written at a location of pydantic's, which also names the chosen member of a union."""
     here: Any = model
-    for part in path:
-        if isinstance(here, type) and issubclass(here, BaseModel):
+    for part in location:
+        if (member := _member(here, part)) is not None:
+            here = member
+        elif isinstance(here, type) and issubclass(here, BaseModel):
             field = here.model_fields.get(str(part))
             here = field.annotation if field else None
         else:
             here = _item(here)
         here = _plain(here)
-    return tuple(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else ()
+    if not (isinstance(here, type) and issubclass(here, BaseModel)):
+        return ()
+    return tuple(
+        field.alias or name
+        for name, field in here.model_fields.items()
+        if not any(isinstance(mark, NotInFile) for mark in field.metadata)
+    )
+
+
+def _member(annotation: Any, tag: str | int) -> Any:
+    """The member of a union that carries a tag, or None."""
+    for member in typing.get_args(annotation):
+        if any(isinstance(mark, Tag) and mark.tag == tag for mark in typing.get_args(member)[1:]):
+            return typing.get_args(member)[0]
+    return None
 
 
 def _plain(annotation: Any) -> Any:
-    """The annotation without `| None`."""
+    """The annotation without what Annotated adds and without `| None`."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _plain(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
         kept = [item for item in typing.get_args(annotation) if item is not type(None)]
-        return kept[0] if kept else None
+        return kept[0] if len(kept) == 1 else annotation
     return annotation
 
 

@@ -1,4 +1,4 @@
-"""Durations and fractions as people write them: 250ms, 10m, 4h; 10% or 0.1."""
+"""Durations, fractions and sizes as people write them: 250ms, 10m, 4h; 10% or 0.1; 500MB, 2GB."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ _UNITS = {
     "d": timedelta(days=1),
 }
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>ms|s|m|h|d)?", re.ASCII)
+_SIZES = {
+    "B": 1,
+    **{f"{letter}B": 1000 ** (power + 1) for power, letter in enumerate("KMGT")},
+    **{f"{letter}IB": 1024 ** (power + 1) for power, letter in enumerate("KMGT")},
+}
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]*)", re.ASCII)
+_LARGEST_SIZE = 2**62
 _SHARE = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<percent>%)?", re.ASCII)
 
 
@@ -58,6 +65,22 @@ def parse_fraction(value: object) -> float:
     return number
 
 
+def parse_size(value: object) -> int:
+    """Bytes from 0, 1000000, "500MB", "1.5 GB" (powers of 1000) or "2GiB" (of 1024), whatever the letters' case.
+
+    Raises ValueError, without repeating the value, for anything else, negative sizes included.
+    """
+    plain = isinstance(value, str | int) and not isinstance(value, bool)
+    match = _SIZE.fullmatch(str(value).strip()) if plain else None
+    unit = _SIZES.get((match["unit"] or "B").upper()) if match else None
+    if match is None or unit is None:
+        raise ValueError("must be a size such as 500MB, 2GB or 2GiB, or 0")
+    number = float(match["number"]) * unit
+    if number > _LARGEST_SIZE:
+        raise ValueError("this size is larger than any disk")
+    return int(number)
+
+
 def _positive(value: timedelta) -> timedelta:
     if value <= timedelta(0):
         raise ValueError("must be longer than zero")
@@ -67,3 +90,4 @@ def _positive(value: timedelta) -> timedelta:
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_positive)]
 Fraction = Annotated[float, BeforeValidator(parse_fraction)]
+Size = Annotated[int, BeforeValidator(parse_size)]

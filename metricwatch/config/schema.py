@@ -14,12 +14,13 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_serializer, fi
 
 from metricwatch import catalog
 from metricwatch.api import Secret
-from metricwatch.config.context import AbsolutePath, Section, context_of
-from metricwatch.config.quantities import Fraction, PositiveDuration
-from metricwatch.config.secrets import may_hold_secret, quoted, redact_uri
+from metricwatch.config.composites import Composite, CompositeName
+from metricwatch.config.context import AbsolutePath, NotInFile, Section, context_of
+from metricwatch.config.quantities import PositiveDuration, Size
+from metricwatch.config.rules import Rule
+from metricwatch.config.secrets import quoted, redact_uri
 from metricwatch.config.watching import WatchEntry
 
-_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
 _SQLITE = "sqlite:///"
 
@@ -94,54 +95,13 @@ class Tracking(Section):
 
 
 class Extractor(Section):
-    """Where a feature extractor's weights lie; None: where its own library keeps them."""
+    """Where a feature extractor's weights lie (None: where its own library keeps them), and how it sees pictures.
+
+    protocol is one of its named preprocessings; None: its default.
+    """
 
     weights: AbsolutePath | None = None
-
-
-class MovesRule(Section):
-    """Fires when a metric moves by more than a share (moves, 0.1 is 10%) within `across` evaluations."""
-
-    name: str
-    metric: str
-    moves: Annotated[Fraction, Field(gt=0)]
-    across: int = Field(ge=2)
-    mode: Literal["range", "net", "each"] = "range"
-    direction: Literal["any", "worse", "better"] = "any"
-    beyond_noise: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    receivers: tuple[str, ...] | None = None
-
-    @field_validator("name")
-    @classmethod
-    def _unique_slug(cls, name: str, info: ValidationInfo[Any]) -> str:
-        if not _SLUG.fullmatch(name):
-            raise ValueError("must be made of letters, digits, - and _ only: it becomes part of a curve's name")
-        taken = context_of(info).rule_names
-        if name in taken:
-            raise ValueError(f"another rule is already named {name!r}; names are unique")
-        taken.add(name)
-        return name
-
-    @field_validator("metric")
-    @classmethod
-    def _configured_metric(cls, metric: str, info: ValidationInfo[Any]) -> str:
-        configured = context_of(info).metrics
-        if configured is None or any(metric == name or metric.startswith(f"{name}_") for name in configured):
-            return metric
-        if metric in catalog.names("metrics"):
-            raise ValueError(f"metric {metric!r} is not computed; add it to metrics")
-        raise ValueError(f"unknown metric {quoted(metric)}; {catalog.did_you_mean(metric, configured)}")
-
-    @field_validator("receivers")
-    @classmethod
-    def _known_receivers(cls, receivers: tuple[str, ...] | None, info: ValidationInfo[Any]) -> tuple[str, ...] | None:
-        known = context_of(info).receivers
-        for name in receivers or ():
-            if known is not None and name not in known:
-                shown = [other for other in known if not may_hold_secret(other)]
-                hint = catalog.did_you_mean(name, shown) if shown else "notify names nobody yet"
-                raise ValueError(f"unknown receiver {quoted(name)}; {hint}")
-        return receivers
+    protocol: str | None = None
 
 
 class NotifierConfig(Section):
@@ -160,13 +120,18 @@ class NotifierConfig(Section):
 
 
 class WorkerConfig(Section):
-    """How the worker computes. max_pixels bounds one image; threads None: the library's own choice."""
+    """How the worker computes.
+
+    max_pixels bounds one image; feature_cache is how many bytes of features are kept on disk, 0 for none; threads
+    None: the library's own choice.
+    """
 
     device: str = "auto"
     precision: Literal["exact"] = "exact"
     engine: Literal["auto", "eager"] = "auto"
     batch_size: int = Field(default=32, ge=1)
     max_pixels: int = Field(default=100_000_000, ge=1)
+    feature_cache: Size = 2_000_000_000
     idle_exit: PositiveDuration = timedelta(minutes=10)
     recycle_after: int = Field(default=500, ge=1)
     heartbeat_timeout: PositiveDuration = timedelta(seconds=60)
@@ -211,16 +176,19 @@ def _installed_metric(name: str) -> str:
 class Config(Section):
     """One configuration file, complete and consistent. Every path in it is absolute.
 
-    file is the file itself. Read it with load_config: only that checks names across sections.
+    file is the file itself; metric_options are, by metric, the options that differ from their defaults, ready for
+    JSON. Read it with load_config: only that checks names across sections.
     """
 
-    file: Path
+    file: Annotated[Path, NotInFile()]
     state: AbsolutePath = Path("metricwatch-state")
     tracking: Tracking
     extractors: dict[str, Extractor] = Field(default_factory=dict)
     watch: tuple[WatchEntry, ...] = Field(min_length=1)
     metrics: tuple[Annotated[str, AfterValidator(_installed_metric)], ...] = Field(min_length=1)
-    rules: tuple[MovesRule, ...] = ()
+    metric_options: Annotated[dict[str, dict[str, Any]], NotInFile()] = Field(default_factory=dict)
+    composites: dict[CompositeName, Composite] = Field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
     notify: dict[str, NotifierConfig] = Field(default_factory=dict)
     worker: WorkerConfig = Field(default_factory=WorkerConfig)
     telemetry: Telemetry = Field(default_factory=Telemetry)

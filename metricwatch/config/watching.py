@@ -31,10 +31,15 @@ class RunConfig(Section):
 
 
 class Pairs(Section):
-    """Folders whose images belong to the samples of the same file stem."""
+    """What belongs to each sample: images of the same file stem in folders, and a prompt for all of them.
+
+    manifest is a file of JSON lines with image, content, style and prompt that names partners one by one.
+    """
 
     content: AbsolutePath | None = None
     style: AbsolutePath | None = None
+    manifest: AbsolutePath | None = None
+    prompt: str | None = Field(default=None, min_length=1)
 
 
 class WatchEntry(Section):

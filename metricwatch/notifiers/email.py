@@ -21,6 +21,7 @@ from html import escape
 from pathlib import Path
 
 from metricwatch.api import (
+    Alert,
     ConfigError,
     MetricwatchError,
     Notification,
@@ -253,13 +254,19 @@ def _facts(notification: Notification) -> dict[str, str]:
         "Run": notification.run_name,
         "Metric": alert.metric,
         "Rule": alert.rule,
-        "Change": f"{alert.change * 100:+.3g}% (threshold {alert.threshold * 100:.3g}%)",
+        **_what(alert),
         "Direction": f"{alert.direction} ({alert.severity})",
         "Fired at step": str(alert.fired_step),
     }
     if alert.resolved_step is not None:
         facts["Resolved at step"] = str(alert.resolved_step)
     return facts
+
+
+def _what(alert: Alert) -> dict[str, str]:
+    if alert.what:
+        return {"What": alert.what}
+    return {"Change": f"{alert.change * 100:+.3g}% (threshold {alert.threshold * 100:.3g}%)"}
 
 
 def _rows(notification: Notification) -> list[tuple[str, str, str]]:

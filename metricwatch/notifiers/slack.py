@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from metricwatch.api import (
+    Alert,
     ConfigError,
     MetricwatchError,
     Notification,
@@ -111,7 +112,7 @@ def _blocks(notification: Notification) -> list[dict[str, Any]]:
         "Run": notification.run_name,
         "Metric": alert.metric,
         "Rule": alert.rule,
-        "Change": f"{_percent(alert.change)} (threshold {_percent(alert.threshold).lstrip('+')})",
+        **_what(alert),
         "Direction": f"{alert.direction} ({alert.severity})",
         "Step": str(alert.fired_step if alert.resolved_step is None else alert.resolved_step),
     }
@@ -136,6 +137,12 @@ def _blocks(notification: Notification) -> list[dict[str, Any]]:
     when = f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time}}|{written}>"
     blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": f"metricwatch · {when}"}]})
     return blocks
+
+
+def _what(alert: Alert) -> dict[str, str]:
+    if alert.what:
+        return {"What": alert.what}
+    return {"Change": f"{_percent(alert.change)} (threshold {_percent(alert.threshold).lstrip('+')})"}
 
 
 def _section(text: str) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from metricwatch.records import ScoreState
 from metricwatch.store.scores import SeriesPoint
@@ -11,7 +11,10 @@ from metricwatch.store.scores import SeriesPoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """One evaluation of one key. id orders observations by arrival; series names what it may be compared with."""
+    """One evaluation of one key. id orders observations by arrival; series names what it may be compared with.
+
+    detail says why it has no value; provenance is what the value depends on, as far as it is known.
+    """
 
     id: int
     step: int
@@ -21,6 +24,8 @@ class Observation:
     stderr: float | None = None
     series: str = ""
     state: ScoreState = ScoreState.OK
+    detail: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 def from_scores(points: Iterable[SeriesPoint]) -> list[Observation]:
@@ -35,6 +40,8 @@ def from_scores(points: Iterable[SeriesPoint]) -> list[Observation]:
             higher_is_better=point.score.higher_is_better,
             series=point.score.series,
             state=point.score.state,
+            detail=point.score.detail,
+            provenance=point.score.provenance,
         )
         for point in points
     ]

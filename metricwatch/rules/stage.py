@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Sequence
 
 from metricwatch.clock import Clock, to_ms
-from metricwatch.config.schema import MovesRule
+from metricwatch.config.rules import Rule
 from metricwatch.records import Alert, AlertState, Point, Run
+from metricwatch.rules.judgements import StepState
 from metricwatch.rules.observations import Observation, from_scores
-from metricwatch.rules.states import Episode, StepState, episodes, evaluate
+from metricwatch.rules.states import Episode, episodes, evaluate
 from metricwatch.store.alerts import Alerts, RuleMark, RuleState
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
@@ -24,7 +25,7 @@ class Rules:
     """
 
     def __init__(
-        self, db: Database, rules: Sequence[MovesRule], runs: Sequence[Run], sinks: Sequence[str], clock: Clock
+        self, db: Database, rules: Sequence[Rule], runs: Sequence[Run], sinks: Sequence[str], clock: Clock
     ) -> None:
         self._db = db
         self._rules = rules
@@ -62,7 +63,7 @@ class Rules:
                         announce=False,
                     )
 
-    def _retire(self, run: Run, rule: MovesRule) -> None:
+    def _retire(self, run: Run, rule: Rule) -> None:
         """Forget what the rule said in its earlier form. Whoever was told that it fires hears it from the new one."""
         self._alerts.forget_states(run.key, rule.name)
         for alert in self._alerts.of_rule(run.key, rule.name):
@@ -86,13 +87,13 @@ class Rules:
         """True while scores have arrived that a rule has not looked at."""
         return any(self._new_scores(run, rule) is not None for run in self._runs for rule in self._rules)
 
-    def _new_scores(self, run: Run, rule: MovesRule) -> tuple[RuleMark, int] | None:
+    def _new_scores(self, run: Run, rule: Rule) -> tuple[RuleMark, int] | None:
         """The rule's mark and the newest score, or None when there is nothing new."""
         mark = self._alerts.mark(run.key, rule.name)
         newest = self._scores.newest_id(run.key, rule.metric)
         return (mark, newest) if mark is not None and newest > mark.up_to_score else None
 
-    def _evaluate(self, run: Run, rule: MovesRule, mark: RuleMark, newest: int) -> None:
+    def _evaluate(self, run: Run, rule: Rule, mark: RuleMark, newest: int) -> None:
         series = from_scores(self._scores.series(run.key, rule.metric))
         states = evaluate(rule, series)
         with self._db.transaction():
@@ -106,7 +107,7 @@ class Rules:
                 RuleMark(definition=mark.definition, since_score=mark.since_score, up_to_score=newest),
             )
 
-    def _write_states(self, run: Run, rule: MovesRule, states: Sequence[StepState], newest: int) -> None:
+    def _write_states(self, run: Run, rule: Rule, states: Sequence[StepState], newest: int) -> None:
         before = self._alerts.states(run.key, rule.name)
         changed = []
         for state in states:
@@ -125,7 +126,7 @@ class Rules:
                 self._send_point(run, rule, new, newest)
         self._alerts.set_states(run.key, rule.name, changed)
 
-    def _send_point(self, run: Run, rule: MovesRule, state: RuleState, newest: int) -> None:
+    def _send_point(self, run: Run, rule: Rule, state: RuleState, newest: int) -> None:
         now = self._clock.now()
         point = Point(
             key=f"alert/{rule.name}",
@@ -146,7 +147,7 @@ class Rules:
     def _write_alerts(
         self,
         run: Run,
-        rule: MovesRule,
+        rule: Rule,
         mark: RuleMark,
         series: Sequence[Observation],
         found: Sequence[Episode],
@@ -173,7 +174,7 @@ class Rules:
                 continue
             if alert.state is not AlertState.FIRING:
                 continue
-            if (alert.fired_step, alert.window) != (episode.fired_step, episode.window):
+            if _story(alert) != _story(episode):
                 self._alerts.amend(alert.id, _new_alert(run, rule, episode))
             if episode.resolved_step is not None:
                 self._alerts.resolve(
@@ -192,10 +193,11 @@ class Rules:
                 changed = True
         return changed
 
-    def _tag(self, run: Run, rule: MovesRule, state: StepState, newest: int) -> None:
+    def _tag(self, run: Run, rule: Rule, state: StepState, newest: int) -> None:
         text = f"{state.state.value} at step {state.step}"
-        if state.direction is not None and state.change is not None:
-            text += f": {rule.metric} {state.change:+.1%} ({state.direction})"
+        if state.direction is not None:
+            what = state.what if state.change is None else f"{state.change:+.1%}"
+            text += f": {rule.metric} {what} ({state.direction})"
         now = self._clock.now()
         for sink in self._sinks:
             self._deliveries.enqueue(
@@ -208,7 +210,7 @@ class Rules:
             )
 
 
-def _definition(rule: MovesRule) -> str:
+def _definition(rule: Rule) -> str:
     return hashlib.blake2b(rule.model_dump_json(exclude={"receivers"}).encode(), digest_size=8).hexdigest()
 
 
@@ -221,7 +223,12 @@ def _same(alert: Alert, episode: Episode) -> bool:
     return starts_before_end and ends_after_start
 
 
-def _new_alert(run: Run, rule: MovesRule, episode: Episode) -> Alert:
+def _story(told: Alert | Episode) -> tuple[object, ...]:
+    """What an alert tells of its beginning. A movement is told by its window."""
+    return told.fired_step, told.window, told.what, told.detail
+
+
+def _new_alert(run: Run, rule: Rule, episode: Episode) -> Alert:
     return Alert(
         id=0,
         run=run.key,
@@ -234,8 +241,10 @@ def _new_alert(run: Run, rule: MovesRule, episode: Episode) -> Alert:
         resolved_step=episode.resolved_step,
         resolved_value=episode.resolved_value,
         change=episode.change,
-        threshold=rule.moves,
+        threshold=episode.threshold,
         window=episode.window,
         moved=episode.moved,
+        what=episode.what,
+        detail=episode.detail,
         reason=episode.reason,
     )

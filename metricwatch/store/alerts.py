@@ -117,8 +117,8 @@ class Alerts:
         with self._db.transaction() as tx:
             row = tx.execute(
                 """INSERT INTO alerts (run, rule, metric, direction, severity, state, fired_step, resolved_step, change,
-                     threshold, window, moved, reason, announce, fired_ms, resolved_ms, resolved_value)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+                     threshold, window, moved, reason, announce, fired_ms, resolved_ms, resolved_value, what, detail)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
                 (
                     alert.run,
                     alert.rule,
@@ -137,6 +137,8 @@ class Alerts:
                     to_ms(now),
                     to_ms(now) if alert.state is AlertState.RESOLVED else None,
                     alert.resolved_value,
+                    alert.what,
+                    alert.detail,
                 ),
             ).fetchone()
             return int(row["id"])
@@ -163,8 +165,9 @@ class Alerts:
         """Late evaluations showed that a firing alert began elsewhere, or otherwise."""
         with self._db.transaction() as tx:
             tx.execute(
-                "UPDATE alerts SET fired_step = ?, change = ?, window = ?, moved = ? WHERE id = ?",
-                (new.fired_step, new.change, _dump(new.window), _dump(new.moved), alert),
+                """UPDATE alerts SET fired_step = ?, change = ?, window = ?, moved = ?, what = ?, detail = ?
+                   WHERE id = ?""",
+                (new.fired_step, new.change, _dump(new.window), _dump(new.moved), new.what, new.detail, alert),
             )
 
 
@@ -178,6 +181,8 @@ def _load(text: str) -> tuple[WindowPoint, ...]:
 
 def alert_of(row: sqlite3.Row) -> Alert:
     """The alert that a row of the table `alerts` holds."""
+    # `status` may look into the ledger of a daemon that is one schema older.
+    worded = "what" in row.keys()  # noqa: SIM118 - a Row iterates over values
     return Alert(
         id=row["id"],
         run=row["run"],
@@ -194,4 +199,6 @@ def alert_of(row: sqlite3.Row) -> Alert:
         moved=_load(row["moved"]),
         resolved_value=row["resolved_value"],
         reason=row["reason"],
+        what=row["what"] if worded else "",
+        detail=row["detail"] if worded else "",
     )

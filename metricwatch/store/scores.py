@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -19,6 +20,14 @@ class SeriesPoint:
     step: int
     revision: int
     score: Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesChange:
+    """Where a key's present series begins: its first evaluation, and the last one of the series before it."""
+
+    before: SeriesPoint
+    after: SeriesPoint
 
 
 class Scores:
@@ -78,25 +87,30 @@ class Scores:
                  series, provenance FROM scores WHERE run = ? AND key = ? GROUP BY step ORDER BY step""",
             (run, key),
         )
-        return [
-            SeriesPoint(
-                id=row["id"],
-                step=row["step"],
-                revision=row["revision"],
-                score=Score(
-                    key=row["key"],
-                    value=row["value"],
-                    stderr=row["stderr"],
-                    images=row["images"],
-                    state=ScoreState(row["state"]),
-                    detail=row["detail"],
-                    higher_is_better=bool(row["higher_is_better"]),
-                    series=row["series"],
-                    provenance=json.loads(row["provenance"]),
-                ),
-            )
-            for row in rows
-        ]
+        return [_point(row) for row in rows]
+
+    def newest(self, run: str, key: str, *, with_value: bool = False) -> SeriesPoint | None:
+        """The evaluation of a key at the highest step, its newest revision; with_value: of those that have one."""
+        row = self._db.read_one(
+            """SELECT * FROM scores WHERE run = ? AND key = ? AND (state = 'ok' OR ?)
+               ORDER BY step DESC, revision DESC LIMIT 1""",
+            (run, key, not with_value),
+        )
+        return _point(row) if row else None
+
+    def last_change(self, run: str, key: str) -> SeriesChange | None:
+        """Where the series of the newest value begins; None while it is the first one.
+
+        Evaluations without a value belong to no series; of each step the newest revision counts.
+        """
+        after = None
+        for point in reversed(self.series(run, key)):
+            if point.score.state is not ScoreState.OK:
+                continue
+            if after is not None and point.score.series != after.score.series:
+                return SeriesChange(before=point, after=after)
+            after = point
+        return None
 
     def keys(self, run: str) -> list[str]:
         """The keys that have been scored in a run."""
@@ -131,3 +145,22 @@ class Scores:
         """How many evaluations a run has."""
         row = self._db.read_one("SELECT count(*) AS n FROM evaluations WHERE run = ?", (run,))
         return int(row["n"]) if row else 0
+
+
+def _point(row: sqlite3.Row) -> SeriesPoint:
+    return SeriesPoint(
+        id=row["id"],
+        step=row["step"],
+        revision=row["revision"],
+        score=Score(
+            key=row["key"],
+            value=row["value"],
+            stderr=row["stderr"],
+            images=row["images"],
+            state=ScoreState(row["state"]),
+            detail=row["detail"],
+            higher_is_better=bool(row["higher_is_better"]),
+            series=row["series"],
+            provenance=json.loads(row["provenance"]),
+        ),
+    )

@@ -1,10 +1,30 @@
-"""From a job to the worker's request, and from its evaluation to the points of the curves."""
+"""From a job to the worker's request, and from its evaluation to the points and tags that the sinks get."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from metricwatch.config.watching import WatchEntry
 from metricwatch.protocol import Evaluate
-from metricwatch.records import Evaluation, Job, Point
+from metricwatch.records import Evaluation, Job, Point, Score, ScoreState
+from metricwatch.store.provenance import describe_changes, shorten, telling
+from metricwatch.store.scores import Scores
+
+# What MLflow takes in a tag's name, and more than anybody reads in its value.
+_NOT_IN_KEYS = re.compile(r"[^\w.\- :]")
+_MAX_KEY = 200
+_MAX_VALUE = 480
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What was said of a key last: its newest evaluation, and the newest that had a value. None where there is none."""
+
+    any: Score | None = None
+    with_value: Score | None = None
 
 
 def points_of(evaluation: Evaluation, *, prefix: str, step: int, timestamp_ms: int) -> list[Point]:
@@ -18,8 +38,64 @@ def points_of(evaluation: Evaluation, *, prefix: str, step: int, timestamp_ms: i
     return [Point(key=key, value=value, timestamp_ms=timestamp_ms, step=step) for key, value in values]
 
 
-def request_for(job: Job, entry: WatchEntry, metrics: tuple[str, ...]) -> Evaluate:
-    """What the worker is asked to do for a job of this watch entry."""
+def scored_before(scores: Scores, run: str, step: int, evaluation: Evaluation) -> dict[str, Before]:
+    """By key, what was scored before. Keys with a newer step are left out: a late arrival is no news."""
+    found = {}
+    for score in evaluation.scores:
+        newest = scores.newest(run, score.key)
+        if newest is None:
+            found[score.key] = Before()
+        elif newest.step <= step:
+            valued = scores.newest(run, score.key, with_value=True)
+            found[score.key] = Before(any=newest.score, with_value=valued.score if valued else None)
+    return found
+
+
+def series_changes(evaluation: Evaluation, before: Mapping[str, Before]) -> Iterator[tuple[str, str]]:
+    """The keys whose values can no longer be compared with those before, each with what has changed."""
+    for score in evaluation.scores:
+        last = before.get(score.key, Before()).with_value
+        if score.value is not None and last is not None and last.series != score.series:
+            yield score.key, describe_changes(last.provenance, score.provenance) or "what it depends on has changed"
+
+
+def tags_of(evaluation: Evaluation, before: Mapping[str, Before], step: int) -> dict[str, str]:
+    """What is new since the evaluations before, for the run's page; nothing of keys that `before` leaves out.
+
+    `metricwatch.series.<key>` says what the values depend on from this step on, where that is new; a score without a
+    value belongs to no series. `metricwatch.state.<key>` says why there is no value, or that there is one again.
+    """
+    tags: dict[str, str] = {}
+    for score in evaluation.scores:
+        last = before.get(score.key)
+        if last is None:
+            continue
+        key = _NOT_IN_KEYS.sub("_", score.key)[:_MAX_KEY]
+        if (state := _state(score)) != (_state(last.any) if last.any else ScoreState.OK.value):
+            tags[f"metricwatch.state.{key}"] = _cut(state)
+        if score.value is not None and (last.with_value is None or last.with_value.series != score.series):
+            tags[f"metricwatch.series.{key}"] = _cut(f"since step {step}: {_said(score)}")
+    return tags
+
+
+def _state(score: Score) -> str:
+    return f"{score.state.value}: {score.detail}" if score.value is None and score.detail else score.state.value
+
+
+def _said(score: Score) -> str:
+    said = ", ".join(f"{key}={shorten(value)}" for key, value in telling(score.provenance).items())
+    return said or f"series {score.series}"
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 1]}…"
+
+
+def request_for(
+    job: Job, entry: WatchEntry, metrics: tuple[str, ...], options: Mapping[str, Mapping[str, Any]]
+) -> Evaluate:
+    """What the worker is asked to do for a job of this watch entry. options: by metric, where it has any."""
     pairs = entry.pairs
     return Evaluate(
         job=job.id,
@@ -27,7 +103,10 @@ def request_for(job: Job, entry: WatchEntry, metrics: tuple[str, ...]) -> Evalua
         members=job.snapshot.members,
         digest=job.snapshot.digest,
         metrics=metrics,
+        options=options,
         reference=str(entry.reference) if entry.reference else None,
         content=str(pairs.content) if pairs and pairs.content else None,
         style=str(pairs.style) if pairs and pairs.style else None,
+        manifest=str(pairs.manifest) if pairs and pairs.manifest else None,
+        prompt=pairs.prompt or "" if pairs else "",
     )

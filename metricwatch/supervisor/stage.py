@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
 
 import structlog
 
 from metricwatch.clock import Clock, backoff, to_ms
+from metricwatch.config.composites import Composite
 from metricwatch.config.watching import WatchEntry
 from metricwatch.errors import ConfigError, WorkerError
 from metricwatch.protocol import Failure, Heartbeat, Log, Ready, Reply, Result
@@ -17,7 +20,8 @@ from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.scores import Scores
-from metricwatch.supervisor.exchange import points_of, request_for
+from metricwatch.supervisor.composites import progress_at, with_composites
+from metricwatch.supervisor.exchange import points_of, request_for, scored_before, series_changes, tags_of
 from metricwatch.supervisor.process import WorkerProcess
 
 log = structlog.get_logger(__name__)
@@ -69,6 +73,8 @@ class Supervisor:
         spawn: Callable[[], WorkerProcess],
         policy: Policy,
         clock: Clock,
+        metric_options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        composites: Mapping[str, Composite] = MappingProxyType({}),
     ) -> None:
         self._db = db
         self._ledger = Ledger(db)
@@ -76,6 +82,8 @@ class Supervisor:
         self._deliveries = Deliveries(db)
         self._entries = {entry.source: entry for entry in entries}
         self._metrics = tuple(metrics)
+        self._metric_options = metric_options
+        self._composites = composites
         self._prefix = prefix
         self._sinks = sinks
         self._spawn = spawn
@@ -176,39 +184,48 @@ class Supervisor:
 
     def _on_result(self, job: Job, evaluation: Evaluation) -> None:
         now = self._clock.now()
+        step = job.snapshot.step
+        total_steps = self._entries[job.snapshot.source].target.total_steps
+        p = progress_at(step, total_steps)
+        scores = with_composites(evaluation.scores, self._composites, p, total_steps=total_steps)
+        evaluation = replace(evaluation, scores=scores)
         keys = [score.key for score in evaluation.scores]
         if len(set(keys)) != len(keys):
             twice = ", ".join(sorted({key for key in keys if keys.count(key) > 1}))
             self._on_failure(job, Failure(job=job.id, reason=f"two metrics gave the same key: {twice}"))
             return
         with self._db.transaction():
+            before = scored_before(self._scores, job.snapshot.run, step, evaluation)
             number = self._scores.record(job, evaluation, now)
-            points = points_of(evaluation, prefix=self._prefix, step=job.snapshot.step, timestamp_ms=to_ms(now))
-            if points:
+            points = points_of(evaluation, prefix=self._prefix, step=step, timestamp_ms=to_ms(now))
+            tags = tags_of(evaluation, before, step)
+            if points or tags:
                 for sink in self._sinks:
                     self._deliveries.enqueue(
                         sink=sink,
                         run=job.snapshot.run,
                         identity=f"evaluation/{number}",
                         points=points,
-                        tags={},
+                        tags=tags,
                         now=now,
                     )
             self._ledger.finish(job.id, JobState.DONE, now)
         self._free()
         self._evaluated += 1
         # One field: a plugin's key may be called `step`, too.
-        scores = ", ".join(
+        values = ", ".join(
             f"{score.key} {score.state.value if score.value is None else format(score.value, '.6g')}"
             for score in evaluation.scores
         )
-        log.info("evaluated", run=self._name(job), step=job.snapshot.step, images=evaluation.images, scores=scores)
+        log.info("evaluated", run=self._name(job), step=step, images=evaluation.images, scores=values)
         for score in evaluation.scores:
             # Of failed ones the worker has said why.
             if score.state not in {ScoreState.OK, ScoreState.FAILED}:
-                log.warning("score.missing", key=score.key, step=job.snapshot.step, reason=score.detail)
+                log.warning("score.missing", key=score.key, step=step, reason=score.detail)
+        for key, change in series_changes(evaluation, before):
+            log.warning("series.changed", run=self._name(job), step=step, key=key, reason=change)
         for item in evaluation.skipped:
-            log.warning("image.skipped", step=job.snapshot.step, path=item.path, reason=item.reason)
+            log.warning("image.skipped", step=step, path=item.path, reason=item.reason)
 
     def _on_failure(self, job: Job, failure: Failure) -> None:
         now = self._clock.now()
@@ -296,7 +313,7 @@ class Supervisor:
             return 0
         self._job = job
         self._heard = self._renewed = self._progressed = self._clock.monotonic()
-        worker.send(request_for(job, self._entries[job.snapshot.source], self._metrics))
+        worker.send(request_for(job, self._entries[job.snapshot.source], self._metrics, self._metric_options))
         return 1
 
     def _start_worker(self) -> int:

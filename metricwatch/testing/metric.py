@@ -56,12 +56,12 @@ class MetricContract:
         assert len(set(spec.keys)) == len(spec.keys), "keys are different from each other"
         assert all(_KEY.fullmatch(key) for key in spec.keys), "keys are lower-case words joined by underscores"
         assert set(spec.needs) <= set(get_args(Need))
-        assert isinstance(spec.higher_is_better, bool)
+        assert all(isinstance(spec.rises(key), bool) for key in spec.keys)
 
     def test_importing_its_module_does_not_import_torch(self) -> None:
         code = (
             f"import sys, {self.metric_class.__module__}\n"
-            "heavy = sorted({'torch', 'torchvision', 'transformers', 'lpips'} & set(sys.modules))\n"
+            "heavy = sorted({'torch', 'torchvision', 'transformers', 'lpips', 'scipy'} & set(sys.modules))\n"
             "sys.exit(' '.join(heavy) or 0)"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -95,16 +95,16 @@ class MetricContract:
     def test_batching_does_not_matter(self) -> None:
         batch = self.images()
         whole = self._score([batch])
-        self._same(whole, self._score([rows(batch, [index]) for index in range(len(batch))]))
-        self._same(whole, self._score([rows(batch, [0]), rows(batch, range(1, len(batch)))]))
+        self._same(whole, self._score([batch.select([index]) for index in range(len(batch))]))
+        self._same(whole, self._score([batch.select([0]), batch.select(range(1, len(batch)))]))
 
     def test_an_empty_batch_changes_nothing(self) -> None:
         batch = self.images()
-        self._same(self._score([batch]), self._score([rows(batch, []), batch, rows(batch, [])]))
+        self._same(self._score([batch]), self._score([batch.select([]), batch, batch.select([])]))
 
     def test_order_does_not_matter(self) -> None:
         batch = self.images()
-        backwards = rows(batch, range(len(batch) - 1, -1, -1))
+        backwards = batch.select(range(len(batch) - 1, -1, -1))
         self._same(self._score([batch]), self._score([backwards]))
 
     def test_computing_twice_gives_the_same(self) -> None:
@@ -119,7 +119,7 @@ class MetricContract:
 
     def test_merging_is_associative(self) -> None:
         batch = self.images()
-        parts = [rows(batch, [0]), rows(batch, [1]), rows(batch, range(2, len(batch)))]
+        parts = [batch.select([0]), batch.select([1]), batch.select(range(2, len(batch)))]
         one, two, three = (self._fed([part]) for part in parts)
         one.merge(two)
         one.merge(three)
@@ -182,7 +182,7 @@ class MetricContract:
 
     def _halves(self, batch: Batch) -> tuple[Metric, Metric]:
         middle = len(batch) // 2
-        return self._fed([rows(batch, range(middle))]), self._fed([rows(batch, range(middle, len(batch)))])
+        return self._fed([batch.select(range(middle))]), self._fed([batch.select(range(middle, len(batch)))])
 
     def _same(self, expected: Sequence[Value], found: Sequence[Value]) -> None:
         by_key = {value.key: value for value in found}
@@ -198,16 +198,3 @@ class MetricContract:
                 assert other.stderr is None
             else:
                 assert other.stderr == pytest.approx(value.stderr, rel=1e-6, abs=1e-12)
-
-
-def rows(batch: Batch, index: Sequence[int]) -> Batch:
-    """The images of a batch at these places, in this order, with all that belongs to them."""
-    chosen = list(index)
-    return Batch(
-        names=tuple(batch.names[row] for row in chosen),
-        images=tuple(batch.images[row] for row in chosen) if batch.images else (),
-        features={name: features[chosen] for name, features in batch.features.items()},
-        content=tuple(batch.content[row] for row in chosen) if batch.content else (),
-        style=tuple(batch.style[row] for row in chosen) if batch.style else (),
-        prompts=tuple(batch.prompts[row] for row in chosen) if batch.prompts else (),
-    )

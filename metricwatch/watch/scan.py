@@ -109,13 +109,14 @@ def look_into(candidate: Candidate, markers: Sequence[str]) -> Contents | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     images = listing.images(entries)
+    parts = listing.parts(entries)
     return Contents(
         activity=listing.fingerprint(entry for entry in entries if _matters(entry.name, markers)),
-        digest=listing.fingerprint(images),
+        digest=listing.fingerprint(parts),
         images=len(images),
-        newest_ns=_newest(images),
+        newest_ns=_newest(parts),
         members=None,
-        marked=_is_marked(entries, images, markers),
+        marked=_is_marked(entries, parts, markers),
     )
 
 
@@ -133,18 +134,18 @@ def root_of(pattern: str) -> str:
     return root
 
 
-def _is_marked(entries: Sequence[FileEntry], images: Sequence[FileEntry], markers: Sequence[str]) -> bool:
+def _is_marked(entries: Sequence[FileEntry], parts: Sequence[FileEntry], markers: Sequence[str]) -> bool:
     # A marker older than a picture is left over from an earlier write of the same step.
-    return any(entry.name in markers and entry.mtime_ns >= _newest(images) for entry in entries)
+    return any(entry.name in markers and entry.mtime_ns >= _newest(parts) for entry in entries)
 
 
 def _matters(name: str, markers: Sequence[str]) -> bool:
     # A log that grows beside the images must not keep them from settling; an unfinished image must.
-    return listing.is_image(name) or listing.is_temporary(name) or name in markers
+    return listing.is_image(name) or name == listing.MANIFEST or listing.is_temporary(name) or name in markers
 
 
-def _newest(images: Sequence[FileEntry]) -> int:
-    return max((entry.mtime_ns for entry in images), default=0)
+def _newest(parts: Sequence[FileEntry]) -> int:
+    return max((entry.mtime_ns for entry in parts), default=0)
 
 
 def _is_text(path: str) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import PIL
 import torch
 
 from metricwatch import __version__
@@ -14,14 +15,19 @@ from metricwatch.api import Need
 from metricwatch.errors import InputError, TemporaryError
 from metricwatch.protocol import Configure, Evaluate
 from metricwatch.records import Evaluation, ScoreState, Skipped
+from metricwatch.worker.batches import keep
+from metricwatch.worker.feature_cache import FeatureCache
 from metricwatch.worker.loading import Extractors
 from metricwatch.worker.log import LogLine, describe, log_failure
-from metricwatch.worker.pipeline import PARTNER_KINDS, Item, Pipeline
+from metricwatch.worker.pairing import Pairing
+from metricwatch.worker.pairs import PairsDigest
+from metricwatch.worker.pipeline import Pipeline
+from metricwatch.worker.plan import PARTNER_KINDS, Features, Item, Plan, Role, digest_of
 from metricwatch.worker.progress import Progress
 from metricwatch.worker.reference_cache import ReferenceCache
-from metricwatch.worker.references import References, Wanted
-from metricwatch.worker.samples import PartnerDirectory, SampleSet, check_unchanged, list_samples, pair
-from metricwatch.worker.scoring import Scoring
+from metricwatch.worker.references import References
+from metricwatch.worker.samples import check_unchanged, list_samples
+from metricwatch.worker.scoring import Scoring, group
 
 
 class Evaluator:
@@ -39,11 +45,8 @@ class Evaluator:
         self._progress = progress
         self._clock = clock
         self._extractors = Extractors(configure, device, log, clock)
-        self._pipeline = Pipeline(device, batch_size=configure.batch_size, max_pixels=configure.max_pixels)
-        directory = os.path.join(configure.cache, "references") if configure.cache else ""
-        self._references = References(
-            ReferenceCache(directory, log), self._pipeline, precision=configure.precision, log=log, clock=clock
-        )
+        self._cache = FeatureCache(configure.cache, configure.feature_cache_bytes, log)
+        self._pipeline = Pipeline(device, self._cache, batch_size=configure.batch_size, max_pixels=configure.max_pixels)
         # All engines of this version are one; a faster one would name itself per extractor.
         self._provenance = {
             "precision": configure.precision,
@@ -52,6 +55,16 @@ class Evaluator:
             "torch": torch.__version__,
             "metricwatch": __version__,
         }
+        # What numbers depend on beside the pictures and the weights: those of another make are computed anew.
+        makers = (configure.precision, device.type, torch.__version__, PIL.__version__)
+        self._context = digest_of(*(maker.encode() for maker in makers))
+        directory = os.path.join(configure.cache, "references") if configure.cache else ""
+        self._references = References(
+            ReferenceCache(directory, log),
+            self._pipeline,
+            log=log,
+            clock=clock,
+        )
 
     def evaluate(self, request: Evaluate) -> Evaluation:
         """Score one snapshot.
@@ -61,13 +74,15 @@ class Evaluator:
         those of the request's digest (any more), TemporaryError when trying again may help.
         """
         started = self._clock()
+        before = self._work()
         self._progress.phase("listing")
         samples = list_samples(request)
-        scorings = self._open(request.metrics)
+        scorings = self._open(request)
         self._attach_references(scorings, request.reference)
-        items = self._pair(scorings, samples, request)
+        items = self._pair(scorings, Pairing(samples, request))
         skipped: list[Skipped] = []
-        read = self._score(scorings, items, skipped)
+        pairs = PairsDigest()
+        read = self._score(scorings, items, skipped, pairs)
         check_unchanged(request)
         if not read:
             first = skipped[0]
@@ -79,22 +94,29 @@ class Evaluator:
             self._guard(scoring, scoring.compute)
         _raise_if_all_failed(scorings)
         return Evaluation(
-            scores=tuple(score for scoring in scorings for score in scoring.scores(self._provenance)),
+            scores=tuple(
+                score
+                for scoring in scorings
+                for score in scoring.scores(self._provenance, pairs.provenance(scoring.kinds, scoring.reads_prompts))
+            ),
             skipped=tuple(skipped),
             images=read,
             seconds=self._clock() - started,
             provenance=dict(self._provenance),
+            work={name: count - before.get(name, 0) for name, count in self._work().items()},
         )
 
-    def _open(self, names: Sequence[str]) -> list[Scoring]:
-        if not names:
+    def _work(self) -> dict[str, int]:
+        passes = {f"passes {name}": count for name, count in self._extractors.passes().items()}
+        return {"decodes": self._pipeline.decodes, "cached": self._pipeline.found, **passes}
+
+    def _open(self, request: Evaluate) -> list[Scoring]:
+        if not request.metrics:
             raise InputError("no metric was asked for")
         self._progress.phase("loading")
-        scorings = [Scoring(name=name) for name in dict.fromkeys(names)]
+        scorings = group(request.metrics, request.options)
         for scoring in scorings:
-            self._guard(scoring, partial(scoring.open, self._extractors))
-            if scoring.needs("prompt"):
-                scoring.end(ScoreState.NO_PAIRS, "no prompt was given")
+            self._guard(scoring, partial(scoring.open, self._extractors, self._context))
         _raise_if_all_failed(scorings)
         return scorings
 
@@ -106,11 +128,7 @@ class Evaluator:
             for scoring in needing:
                 scoring.end(ScoreState.NO_REFERENCE, "no reference set was given to compare with")
             return
-        wanted = [
-            Wanted(name=scoring.name, metric=scoring.metric_class, extractors=scoring.extractors)
-            for scoring in needing
-            if scoring.metric_class
-        ]
+        wanted = [scoring.wanted(self._context) for scoring in needing]
         try:
             found = self._references.get(path, wanted, self._progress)
         except Exception as error:  # noqa: BLE001 - each metric that needs the reference fails with it
@@ -125,47 +143,52 @@ class Evaluator:
                     scoring.reference = outcome
         _raise_if_all_failed(scorings)
 
-    def _pair(self, scorings: Sequence[Scoring], samples: SampleSet, request: Evaluate) -> list[Item]:
-        directories: dict[Need, str | None] = {"content": request.content, "style": request.style}
-        partners: dict[Need, PartnerDirectory] = {}
-        for kind in PARTNER_KINDS:
-            needing = [scoring for scoring in scorings if scoring.needs(kind) and not scoring.ended]
-            directory = directories[kind]
-            if needing and directory is None:
-                for scoring in needing:
-                    scoring.end(ScoreState.NO_PAIRS, f"no {kind} directory was given to find partners in")
-            elif needing and directory is not None:
-                try:
-                    partners[kind] = PartnerDirectory(kind, directory)
-                except InputError as error:
-                    for scoring in needing:
-                        self._fail(scoring, error)
-        items, matched = pair(samples, partners)
-        for kind in partners.keys() - matched:
-            for scoring in scorings:
-                if scoring.needs(kind):
-                    scoring.end(ScoreState.NO_PAIRS, f"no image has a {kind} partner in {directories[kind]}")
+    def _pair(self, scorings: Sequence[Scoring], pairing: Pairing) -> list[Item]:
+        kinds: tuple[Need, ...] = (*PARTNER_KINDS, "prompt")
+        wanted = [kind for kind in kinds if self._pairs(scorings, pairing, kind)]
+        items = pairing.items(wanted)
+        for kind in wanted:
+            if not any(item.prompt if kind == "prompt" else kind in item.partners for item in items):
+                for scoring in scorings:
+                    if scoring.needs(kind):
+                        scoring.end(ScoreState.NO_PAIRS, f"no image has a {pairing.describe(kind)}")
         _raise_if_all_failed(scorings)
         return items
 
-    def _score(self, scorings: Sequence[Scoring], items: Sequence[Item], skipped: list[Skipped]) -> int:
+    def _pairs(self, scorings: Sequence[Scoring], pairing: Pairing, kind: Need) -> bool:
+        """True when images need a partner of this kind (or a prompt) and may have one."""
+        reading = [scoring for scoring in scorings if scoring.reads(kind) and not scoring.ended]
+        if not reading:
+            return False
+        try:
+            obstacle = pairing.open(kind)
+        except InputError as error:
+            for scoring in reading:
+                self._fail(scoring, error)
+            return False
+        needing = [scoring for scoring in reading if scoring.needs(kind)]
+        for scoring in needing if obstacle else ():
+            scoring.end(ScoreState.NO_PAIRS, obstacle)
+        return bool(needing) and not obstacle
+
+    def _score(
+        self, scorings: Sequence[Scoring], items: Sequence[Item], skipped: list[Skipped], pairs: PairsDigest
+    ) -> int:
         """Feed all images to all metrics that are still in; how many could be read."""
         for scoring in scorings:
             self._guard(scoring, scoring.start)
-        extractors = {
-            extractor.name: extractor for scoring in scorings if not scoring.ended for extractor in scoring.extractors
-        }
         read = 0
         self._progress.phase("scoring", len(items))
         for batch in self._pipeline.run(
             items,
-            list(extractors.values()),
+            plan_of([scoring for scoring in scorings if not scoring.ended], self._context),
             skip=lambda path, reason: skipped.append(Skipped(path=path, reason=reason)),
             advance=self._progress.advance,
         ):
             read += len(batch)
+            pairs.add(batch)
             for scoring in scorings:
-                self._guard(scoring, partial(scoring.update, batch))
+                self._guard(scoring, partial(scoring.update, batch, self._extractors, partial(keep, self._cache)))
         return read
 
     def _guard(self, scoring: Scoring, step: Callable[[], None]) -> None:
@@ -186,6 +209,33 @@ class Evaluator:
             raise TemporaryError(f"metric {scoring.name!r}: the GPU has no room: {error}") from error
         scoring.end(ScoreState.FAILED, describe(error))
         log_failure(self._log, "metric failed", error, metric=scoring.name)
+
+
+def plan_of(scorings: Sequence[Scoring], context: bytes) -> Plan:
+    """What these metrics want of a pass over images and partners."""
+    features: dict[tuple[Role, str], Features] = {}
+    pixels: set[Role] = set()
+    layers: dict[str, frozenset[Role]] = {}
+    for scoring in scorings:
+        if scoring.metric_class is None:
+            continue
+        spec = scoring.metric_class.spec
+        roles: tuple[Role, ...] = ("image", *scoring.kinds)  # type: ignore[arg-type]
+        wanted: list[tuple[Role, str]] = [("image", name) for name in spec.extractors]
+        wanted += [(role, name) for name in spec.partner_extractors for role in roles]
+        for role, name in wanted:
+            features[role, name] = Features.of(scoring.extractors[name], role, context)
+        if spec.reads_images and scoring.measure is None:
+            pixels.update(roles)
+            for name in spec.layers:
+                layers[name] = layers.get(name, frozenset()) | frozenset(roles)
+    return Plan(
+        features=tuple(features.values()),
+        measures=tuple(scoring.measure for scoring in scorings if scoring.measure),
+        pixels=frozenset(pixels),
+        layers=layers,
+        extractors={name: each for scoring in scorings for name, each in scoring.extractors.items()},
+    )
 
 
 def _raise_if_all_failed(scorings: Sequence[Scoring]) -> None:

@@ -1,179 +1,91 @@
-"""One pass over images: each decoded once, sent to the device once, through each network once."""
+"""One pass over images: each decoded once, sent to the device once, through each network once, or not at all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from metricwatch.api import Batch, Need
-from metricwatch.errors import TemporaryError
-from metricwatch.worker.images import Decoder, Pixels, UnusableImageError
-from metricwatch.worker.loading import Extractor
+from metricwatch.worker.batches import BatchMaker, LoadedBatch
+from metricwatch.worker.feature_cache import FeatureCache
+from metricwatch.worker.images import decode_threads
+from metricwatch.worker.pictures import Pictures
+from metricwatch.worker.plan import Item, Plan
+from metricwatch.worker.preparing import Prepared, Preparer
+from metricwatch.worker.read_ahead import ReadAhead
 
 # Of one batch with its partners, before resizing: bounds the memory that large pictures take (12 bytes a pixel as
 # float32).
 _BATCH_PIXELS = 32_000_000
-PARTNER_KINDS: tuple[Need, ...] = ("content", "style")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """An image to score: its stem, its file, the files of its partners by kind, and why others are missing."""
-
-    name: str
-    path: str
-    partners: Mapping[Need, str]
-    missing: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedBatch:
-    """Decoded items with their features; partners hold None where an item has none that could be read."""
-
-    names: tuple[str, ...]
-    images: tuple[Tensor, ...]
-    features: Mapping[str, Tensor]
-    partners: Mapping[Need, tuple[Tensor | None, ...]]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def select(self, extractors: Sequence[str], kinds: Sequence[Need]) -> Batch:
-        """The part of the batch that has all these partners, as metrics see it."""
-        rows = [row for row in range(len(self)) if all(self.partners[kind][row] is not None for kind in kinds)]
-        index = torch.tensor(rows, dtype=torch.long)
-        partners = {
-            kind: tuple(tensor for row in rows if (tensor := self.partners[kind][row]) is not None) for kind in kinds
-        }
-        return Batch(
-            names=tuple(self.names[row] for row in rows),
-            images=tuple(self.images[row] for row in rows),
-            features={name: self.features[name][index.to(self.features[name].device)] for name in extractors},
-            content=partners.get("content", ()),
-            style=partners.get("style", ()),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Decoded:
-    name: str
-    pixels: Pixels
-    partners: Mapping[Need, Pixels]
 
 
 class Pipeline:
-    """Feeds images to networks on one device, in batches that fit."""
+    """Feeds images to networks on one device, in batches that fit. decodes and found count over its life."""
 
-    def __init__(self, device: torch.device, *, batch_size: int, max_pixels: int) -> None:
+    def __init__(self, device: torch.device, cache: FeatureCache, *, batch_size: int, max_pixels: int) -> None:
         self._device = device
+        self._cache = cache
         self._batch_size = max(1, batch_size)
         self._max_pixels = max_pixels
+        self.decodes = 0
+        self.found = 0
 
     def run(
         self,
         items: Sequence[Item],
-        extractors: Sequence[Extractor],
+        plan: Plan,
         *,
         skip: Callable[[str, str], None],
         advance: Callable[[int], None],
     ) -> Iterator[LoadedBatch]:
-        """Yield all readable items in order. skip(path, reason) hears of each that is not, or lacks a partner.
+        """Yield all readable items; items that are alike keep their order.
 
-        A file that cannot be read is told once, for that alone: its partners no longer matter.
+        skip(path, reason) hears of each that is not readable, or lacks a partner. A file that cannot be read is told
+        once, for that alone: its partners no longer matter.
 
         When the GPU has no room, the batch is halved and tried again, for the rest of this pass; when one image
         alone does not fit, TemporaryError: the training job may need less later.
         """
-        size = self._batch_size
-        for chunk in self._chunks(items, skip, advance):
-            waiting = [chunk]
-            while waiting:
-                part = waiting.pop(0)
-                if len(part) > size:
-                    waiting[:0] = [part[:size], part[size:]]
-                    continue
-                try:
-                    batch = self._load(part, extractors)
-                except torch.cuda.OutOfMemoryError as error:
-                    torch.cuda.empty_cache()
-                    if len(part) == 1:
-                        raise TemporaryError(f"the GPU has no room even for one image: {error}") from error
-                    size = max(1, len(part) // 2)
-                    waiting.insert(0, part)
-                    continue
-                yield batch
-                advance(len(part))
+        maker = BatchMaker(plan, self._cache, self._device, self._batch_size)
+        for chunk in self._chunks(items, plan, skip, advance):
+            yield from maker.batches(chunk)
+            advance(len(chunk))
+        self._cache.note_use()
 
     def _chunks(
-        self, items: Sequence[Item], skip: Callable[[str, str], None], advance: Callable[[int], None]
-    ) -> Iterator[list[_Decoded]]:
+        self,
+        items: Sequence[Item],
+        plan: Plan,
+        skip: Callable[[str, str], None],
+        advance: Callable[[int], None],
+    ) -> Iterator[list[Prepared]]:
         paths = [path for item in items for path in (item.path, *item.partners.values())]
-        chunk: list[_Decoded] = []
-        pixels = 0
-        with Decoder(paths, max_pixels=self._max_pixels, ahead=2 * self._batch_size) as decoder:
-            for item in items:
-                decoded = _decode(item, decoder, skip)
-                if decoded is None:
-                    advance(1)
-                    continue
-                area = sum(each.shape[0] * each.shape[1] for each in (decoded.pixels, *decoded.partners.values()))
-                if chunk and (len(chunk) == self._batch_size or pixels + area > _BATCH_PIXELS):
-                    yield chunk
-                    chunk, pixels = [], 0
-                chunk.append(decoded)
-                pixels += area
-            if chunk:
-                yield chunk
-
-    def _load(self, chunk: Sequence[_Decoded], extractors: Sequence[Extractor]) -> LoadedBatch:
-        images = self._tensors([item.pixels for item in chunk])
-        partners: dict[Need, tuple[Tensor | None, ...]] = {}
-        for kind in PARTNER_KINDS:
-            found = [row for row, item in enumerate(chunk) if kind in item.partners]
-            tensors = self._tensors([chunk[row].partners[kind] for row in found])
-            by_row = dict(zip(found, tensors, strict=True))
-            partners[kind] = tuple(by_row.get(row) for row in range(len(chunk)))
-        return LoadedBatch(
-            names=tuple(item.name for item in chunk),
-            images=images,
-            features={extractor.name: extractor.engine.features(images) for extractor in extractors},
-            partners=partners,
+        preparer = Preparer(plan, Pictures(paths, self._max_pixels), self._cache)
+        reader = ReadAhead(
+            items,
+            preparer.prepare,
+            weigh=lambda prepared: prepared.nbytes,
+            ahead=2 * self._batch_size,
+            threads=decode_threads(),
         )
-
-    def _tensors(self, pictures: Sequence[Pixels]) -> tuple[Tensor, ...]:
-        """uint8 (3, H, W) on the device for each (H, W, 3). Pictures of one size travel together."""
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for row, picture in enumerate(pictures):
-            by_shape.setdefault(picture.shape, []).append(row)
-        tensors: dict[int, Tensor] = {}
-        for rows in by_shape.values():
-            stack = torch.from_numpy(np.stack([pictures[row] for row in rows]))
-            moved = stack.to(self._device).permute(0, 3, 1, 2)
-            tensors.update(zip(rows, moved.unbind(0), strict=True))
-        return tuple(tensors[row] for row in range(len(pictures)))
-
-
-def _decode(item: Item, decoder: Decoder, skip: Callable[[str, str], None]) -> _Decoded | None:
-    """Take an item's files from the decoder: all of them, even when the first is broken, to keep its order."""
-    picture: Pixels | None = None
-    try:
-        picture = decoder.take(item.path)
-    except UnusableImageError as error:
-        skip(item.path, str(error))
-    else:
-        for reason in item.missing:
-            skip(item.path, reason)
-    partners: dict[Need, Pixels] = {}
-    for kind, path in item.partners.items():
-        try:
-            partners[kind] = decoder.take(path)
-        except UnusableImageError as error:
-            if picture is not None:
-                skip(item.path, f"its {kind} partner {path} is unusable: {error}")
-    if picture is None:
-        return None
-    return _Decoded(name=item.name, pixels=picture, partners=partners)
+        open_chunks: dict[object, list[Prepared]] = {}
+        for prepared in reader:
+            for path, reason in prepared.skipped:
+                skip(path, reason)
+            if not prepared.usable:
+                advance(1)
+                continue
+            chunk = open_chunks.setdefault(prepared.likeness, [])
+            if chunk and sum(each.area for each in chunk) + prepared.area > _BATCH_PIXELS:
+                yield open_chunks.pop(prepared.likeness)
+                chunk = open_chunks.setdefault(prepared.likeness, [])
+            chunk.append(prepared)
+            if len(chunk) == self._batch_size:
+                yield open_chunks.pop(prepared.likeness)
+            elif sum(each.area for some in open_chunks.values() for each in some) > _BATCH_PIXELS:
+                # Many unlike items wait: the memory they take together is bounded as well.
+                largest = max(open_chunks, key=lambda key: sum(each.area for each in open_chunks[key]))
+                yield open_chunks.pop(largest)
+        yield from open_chunks.values()
+        self.decodes += preparer.decodes
+        self.found += preparer.found

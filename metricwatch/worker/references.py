@@ -15,12 +15,13 @@ from typing import BinaryIO
 import numpy as np
 
 from metricwatch import __version__
-from metricwatch.api import Arrays, Metric
+from metricwatch.api import Arrays, Batch, Metric
 from metricwatch.errors import InputError, TemporaryError
+from metricwatch.worker.batches import LoadedBatch
 from metricwatch.worker.images import decode_threads
-from metricwatch.worker.loading import Extractor
 from metricwatch.worker.log import LogLine
-from metricwatch.worker.pipeline import Item, Pipeline
+from metricwatch.worker.pipeline import Pipeline
+from metricwatch.worker.plan import Features, Item, Plan, digest_of
 from metricwatch.worker.progress import Progress
 from metricwatch.worker.reference_cache import ReferenceCache
 from metricwatch.worker.reference_source import Source, look
@@ -30,18 +31,33 @@ _BIG = 1000
 _BIG_INTERVAL_SECONDS = 30.0
 # A file written twice within the clock's tick keeps its size and mtime: so young a listing proves nothing.
 _SETTLED_NS = 2_000_000_000
-_KEPT_IN_MEMORY = 8
+# Statistics with all features of a large reference take hundreds of megabytes.
+_KEPT_BYTES = 1_000_000_000
 _LOGGED = 10
 _NPY_MAGIC = b"\x93NUMPY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A metric that needs reference statistics, and the extractors (loaded) that it reads."""
+    """A metric that needs reference statistics.
+
+    make gives an empty instance. features are what it reads of the reference's images; reads_images: the pictures,
+    too. kind names the statistics: metrics of the same kind on the same features share them.
+    """
 
     name: str
-    metric: type[Metric]
-    extractors: tuple[Extractor, ...]
+    kind: str
+    make: Callable[[], Metric]
+    complete: Callable[[Arrays], Arrays]
+    features: tuple[Features, ...]
+    reads_images: bool
+
+    @property
+    def key(self) -> str:
+        """What tells statistics of the same reference apart."""
+        parts = [self.kind.encode(), __version__.encode(), *(each.identity for each in self.features)]
+        names = [self.kind.partition(" ")[0], *(each.extractor.name for each in self.features)]
+        return "-".join([*names, digest_of(*parts).hex()])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +69,7 @@ class Reference:
 
 
 class References:
-    """Statistics by content: of the images (or file), the extractors' weights, the protocol and the precision.
+    """Statistics by content: of the images (or file), the extractors' weights, protocols and precision.
 
     Each get() looks at the disk again, big directories (over 1000 files) every 30 seconds at most, so a reference
     that was changed is noticed and computed anew. All metrics that need computing share one pass over the images.
@@ -64,13 +80,11 @@ class References:
         cache: ReferenceCache,
         pipeline: Pipeline,
         *,
-        precision: str,
         log: LogLine,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cache = cache
         self._pipeline = pipeline
-        self._precision = precision
         self._log = log
         self._clock = clock
         self._looked: dict[str, tuple[float, Source]] = {}
@@ -84,29 +98,34 @@ class References:
         """
         source = self._look(path)
         digest = self._content_digest(source, progress)
-        keys = {item.name: self._key(digest, item) for item in wanted}
-        results: dict[str, Reference | Exception] = {}
-        missing = []
+        keys = {item.name: f"{item.key}-{digest}" for item in wanted}
+        known: dict[str, Arrays | Exception] = {}
+        missing: dict[str, Wanted] = {}
         for item in wanted:
-            arrays = self._kept.get(keys[item.name]) or self._cache.load(keys[item.name])
+            key = keys[item.name]
+            if key in known or key in missing:
+                continue
+            arrays = self._kept.get(key) or self._cache.load(key)
             if arrays is None:
-                missing.append(item)
+                missing[key] = item
             else:
-                self._keep(keys[item.name], arrays)
-                results[item.name] = Reference(arrays=arrays, digest=digest)
+                self._keep(key, arrays)
+                known[key] = arrays
         if missing:
             make = self._from_file if source.is_file else self._from_images
-            made = make(source, missing, progress)
+            made = make(source, list(missing.values()), progress)
             if look(path).fingerprint != source.fingerprint:
                 self._looked.pop(path, None)
                 raise TemporaryError(f"the reference {path} changed while it was being read")
-            for name, outcome in made.items():
-                if isinstance(outcome, Exception):
-                    results[name] = outcome
-                    continue
-                self._cache.save(keys[name], outcome)
-                self._keep(keys[name], outcome)
-                results[name] = Reference(arrays=outcome, digest=digest)
+            for key, item in missing.items():
+                known[key] = outcome = made[item.name]
+                if not isinstance(outcome, Exception):
+                    self._cache.save(key, outcome)
+                    self._keep(key, outcome)
+        results: dict[str, Reference | Exception] = {}
+        for item in wanted:
+            outcome = known[keys[item.name]]
+            results[item.name] = outcome if isinstance(outcome, Exception) else Reference(arrays=outcome, digest=digest)
         return results
 
     def _look(self, path: str) -> Source:
@@ -137,15 +156,10 @@ class References:
         self._digests[source.identity] = known
         return known
 
-    def _key(self, digest: str, wanted: Wanted) -> str:
-        parts = [digest, wanted.name, wanted.metric.spec.protocol, self._precision, __version__]
-        parts += [f"{extractor.name}={extractor.digest}" for extractor in wanted.extractors]
-        return f"{wanted.name}-{sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
-
     def _keep(self, key: str, arrays: Arrays) -> None:
         self._kept[key] = arrays
         self._kept.move_to_end(key)
-        while len(self._kept) > _KEPT_IN_MEMORY:
+        while len(self._kept) > 1 and sum(map(_nbytes, self._kept.values())) > _KEPT_BYTES:
             self._kept.popitem(last=False)
 
     def _from_file(self, source: Source, wanted: list[Wanted], progress: Progress) -> dict[str, Arrays | Exception]:
@@ -162,7 +176,7 @@ class References:
         made: dict[str, Arrays | Exception] = {}
         for item in wanted:
             try:
-                made[item.name] = item.metric.complete_statistics(arrays)
+                made[item.name] = item.complete(arrays)
             except InputError as error:
                 made[item.name] = InputError(f"reference {source.path}: {error}")
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything
@@ -172,13 +186,17 @@ class References:
     def _from_images(self, source: Source, wanted: list[Wanted], progress: Progress) -> dict[str, Arrays | Exception]:
         progress.phase("reading the reference", len(source.files))
         skipped: list[tuple[str, str]] = []
-        extractors = {extractor.name: extractor for item in wanted for extractor in item.extractors}
-        metrics = {item.name: item.metric() for item in wanted}
+        metrics = {item.name: item.make() for item in wanted}
         made: dict[str, Arrays | Exception] = {}
-        items = [Item(name=stem(path), path=path, partners={}) for path in source.paths()]
+        items = [Item(name=stem(path), path=path) for path in source.paths()]
+        features = {each.identity: each for item in wanted for each in item.features}
+        plan = Plan(
+            features=tuple(features.values()),
+            pixels=frozenset({"image"} if any(item.reads_images for item in wanted) else ()),
+        )
         for batch in self._pipeline.run(
             items,
-            list(extractors.values()),
+            plan,
             skip=lambda path, reason: skipped.append((path, reason)),
             advance=progress.advance,
         ):
@@ -186,7 +204,7 @@ class References:
                 if item.name in made:
                     continue
                 try:
-                    metrics[item.name].update(batch.select([extractor.name for extractor in item.extractors], ()))
+                    metrics[item.name].update(_batch(batch, item))
                 except Exception as error:  # noqa: BLE001 - a plugin may raise anything
                     made[item.name] = error
         for path, reason in skipped[:_LOGGED]:
@@ -198,6 +216,20 @@ class References:
             if name not in made:
                 made[name] = _statistics(metric, source, skipped)
         return made
+
+
+def _nbytes(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
+
+
+def _batch(batch: LoadedBatch, wanted: Wanted) -> Batch:
+    """A reference's images as a metric sees them: without partners, prompts and layers."""
+    names = [each.extractor.name for each in wanted.features]
+    return Batch(
+        names=batch.names,
+        images=batch.images if wanted.reads_images else (),
+        features={name: batch.features["image", name] for name in names},
+    )
 
 
 def _statistics(metric: Metric, source: Source, skipped: list[tuple[str, str]]) -> Mapping[str, np.ndarray] | Exception:

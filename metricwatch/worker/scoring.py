@@ -2,50 +2,117 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
-from metricwatch import catalog
-from metricwatch.api import Metric, Need, Value
-from metricwatch.errors import PluginError
+import numpy as np
+
+from metricwatch import __version__, catalog
+from metricwatch.api import Batch, Metric, Need, PerImageMetric, Value
+from metricwatch.errors import ConfigError
 from metricwatch.records import Score, ScoreState
+from metricwatch.worker.batches import LoadedBatch
+from metricwatch.worker.feature_cache import Row
 from metricwatch.worker.loading import Extractor, Extractors
-from metricwatch.worker.pipeline import PARTNER_KINDS, LoadedBatch
-from metricwatch.worker.references import Reference
+from metricwatch.worker.plan import PARTNER_KINDS, Features, Measure, Role, digest_of
+from metricwatch.worker.references import Reference, Wanted
+
+# What a score depends on, beside the images: two scores compare only when all of it is the same.
+SERIES_KEYS = ("extractor_digest", "protocol", "precision", "reference_digest", "options")
+Keep = Callable[[Mapping[bytes, Row]], None]
 
 
 @dataclass(slots=True, kw_only=True)
 class Scoring:
-    """A metric on its way to scores. Once `ended` is set it takes in nothing more."""
+    """A metric on its way to scores. Once `ended` is set it takes in nothing more.
 
-    name: str
+    names are what the user asked for: several names may mean keys of one class, which then computes once.
+    """
+
+    names: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
     metric_class: type[Metric] | None = None
-    extractors: tuple[Extractor, ...] = ()
+    extractors: dict[str, Extractor] = field(default_factory=dict)
     reference: Reference | None = None
     metric: Metric | None = None
+    measure: Measure | None = None
     ended: tuple[ScoreState, str] | None = None
     values: tuple[Value, ...] = field(default=())
 
-    @classmethod
-    def load(cls, name: str, extractors: Extractors) -> Scoring:
-        """Import the metric and load its networks. Raises MetricwatchError when that cannot be done."""
-        scoring = cls(name=name)
-        scoring.open(extractors)
-        return scoring
+    @property
+    def name(self) -> str:
+        return self.names[0]
 
-    def open(self, extractors: Extractors) -> None:
-        """As load(), for one made already: a failure then still knows the metric's keys."""
-        self.metric_class = catalog.load_metric(self.name)
+    @property
+    def kinds(self) -> tuple[Need, ...]:
+        """The kinds of partners it needs."""
+        return tuple(kind for kind in PARTNER_KINDS if self.needs(kind))
+
+    def open(self, extractors: Extractors, context: bytes) -> None:
+        """Load its networks and make the instance. Raises MetricwatchError when that cannot be done.
+
+        context names what all numbers of this worker depend on: precision, libraries.
+        """
+        assert self.metric_class is not None  # noqa: S101 - group() has set it, or the scoring has ended
         spec = self.metric_class.spec
-        self.extractors = tuple(extractors.get(name) for name in spec.extractors)
-        for extractor in self.extractors:
-            if spec.protocol and spec.protocol != extractor.protocol:
-                raise PluginError(
-                    f"metric {self.name!r} wants protocol {spec.protocol!r} of {extractor.name!r}, "
-                    f"which offers {extractor.protocol!r}"
-                )
+        for name in dict.fromkeys((*spec.extractors, *spec.partner_extractors, *spec.layers)):
+            self.extractors[name] = extractors.get(name)
+        self.metric = self._make(None)
+        if isinstance(self.metric, PerImageMetric) and spec.reads_images:
+            self.measure = self._measure(self.metric_class, context)
+
+    def _make(self, reference: Mapping[str, Any] | None) -> Metric:
+        assert self.metric_class is not None  # noqa: S101 - as in open()
+        if not self.options:
+            return self.metric_class(reference)
+        if self.metric_class.Options is None:
+            raise ConfigError(f"metric {self.name!r} takes no options")
+        try:
+            options = self.metric_class.Options(
+                **{key: tuple(value) if isinstance(value, list) else value for key, value in self.options.items()}
+            )
+        except TypeError as error:
+            raise ConfigError(f"metric {self.name!r}: {error}") from error
+        return self.metric_class(reference, options)
+
+    def _measure(self, metric_class: type[Metric], context: bytes) -> Measure:
+        spec = metric_class.spec
+        used = [f"{name}={each.digest}={each.protocol}" for name, each in sorted(self.extractors.items())]
+        package = metric_class.__module__.partition(".")[0]
+        parts = [metric_class.__module__, metric_class.__qualname__, _version(package), spec.protocol]
+        parts += [_text(self.options), *used]
+        return Measure(
+            name=self.name,
+            identity=digest_of(context, *(part.encode() for part in parts)),
+            kinds=self.kinds,
+            layers=tuple(self.extractors[name] for name in spec.layers),
+            reads_prompt=self.reads_prompts,
+        )
+
+    def wanted(self, context: bytes) -> Wanted:
+        """What it must know of a reference."""
+        assert self.metric_class is not None  # noqa: S101 - as in open()
+        spec = self.metric_class.spec
+        return Wanted(
+            name=self.name,
+            kind=spec.statistics or " ".join((self.name, spec.protocol, _text(self.options))),
+            make=lambda: self._make(None),
+            complete=self.metric_class.complete_statistics,
+            features=tuple(Features.of(self.extractors[name], "image", context) for name in spec.extractors),
+            reads_images=spec.reads_images,
+        )
+
+    @property
+    def reads_prompts(self) -> bool:
+        return self.needs("prompt") or any(extractor.spec.has_text for extractor in self.extractors.values())
+
+    def reads(self, kind: Need) -> bool:
+        """True when partners of this kind, or prompts, matter to it, needed or not."""
+        return self.reads_prompts if kind == "prompt" else self.needs(kind)
 
     def needs(self, need: Need) -> bool:
         return self.metric_class is not None and need in self.metric_class.spec.needs
@@ -54,47 +121,105 @@ class Scoring:
         self.ended = self.ended or (state, detail)
 
     def start(self) -> None:
-        assert self.metric_class is not None  # noqa: S101 - open() has set it, or the scoring has ended
-        self.metric = self.metric_class(self.reference.arrays if self.reference else None)
+        self.metric = self._make(self.reference.arrays if self.reference else None)
 
-    def update(self, batch: LoadedBatch) -> None:
+    def update(self, batch: LoadedBatch, extractors: Extractors, keep: Keep) -> None:
+        """Take in a batch whose items have all that the metric needs; pass on to keep() what may be asked again."""
         assert self.metric is not None  # noqa: S101 - start() comes first
-        kinds = [kind for kind in PARTNER_KINDS if self.needs(kind)]
-        part = batch.select([extractor.name for extractor in self.extractors], kinds)
-        if len(part):
-            self.metric.update(part)
+        if not batch.kinds.issuperset(self.kinds):
+            return
+        if self.needs("prompt"):
+            rows = [row for row, prompt in enumerate(batch.prompts) if prompt]
+            if len(rows) < len(batch):
+                batch = batch.select(rows)
+        if not len(batch):
+            return
+        if not isinstance(self.metric, PerImageMetric) or self.measure is None:
+            self.metric.update(self._batch(batch, extractors))
+        elif self.name in batch.measures:
+            self.metric.take(batch.names, [row.tolist() for row in batch.measures[self.name]])
+        else:
+            self._take(self.metric, batch, extractors, keep)
+
+    def _take(self, metric: PerImageMetric, batch: LoadedBatch, extractors: Extractors, keep: Keep) -> None:
+        whole = self._batch(batch, extractors)
+        rows = metric.usable(whole)
+        if not rows:
+            return
+        part = whole.select(rows)
+        measured = [np.asarray(numbers, dtype=np.float64) for numbers in metric.measure(part)]
+        metric.take(part.names, [row.tolist() for row in measured])
+        keys = batch.measure_keys[self.name]
+        keep({keys[row]: numbers for row, numbers in zip(rows, measured, strict=True)})
+
+    def _batch(self, batch: LoadedBatch, extractors: Extractors) -> Batch:
+        """The batch as the metric sees it: what its spec asks for."""
+        assert self.metric_class is not None  # noqa: S101 - as in open()
+        assert self.metric is not None  # noqa: S101 - start() comes first
+        spec = self.metric_class.spec
+
+        def pooled(role: Role, names: Sequence[str]) -> dict[str, Any]:
+            return {name: batch.features[role, name] for name in names if (role, name) in batch.features}
+
+        def maps(role: Role) -> dict[str, Any]:
+            return {name: batch.layers[role, name] for name in spec.layers if (role, name) in batch.layers}
+
+        prompts = batch.prompts if any(batch.prompts) else ()
+        texts = {}
+        if self.reads_prompts:
+            wanted = [*(prompt for prompt in prompts if prompt), *self.metric.texts()]
+            texts = {
+                name: extractors.texts(extractor, wanted)
+                for name, extractor in self.extractors.items()
+                if extractor.spec.has_text
+            }
+        kinds = self.kinds
+        return Batch(
+            names=batch.names,
+            images=batch.images if spec.reads_images else (),
+            content=batch.partners.get("content", ()) if spec.reads_images and "content" in kinds else (),
+            style=batch.partners.get("style", ()) if spec.reads_images and "style" in kinds else (),
+            prompts=prompts,
+            features=pooled("image", (*spec.extractors, *spec.partner_extractors)),
+            content_features=pooled("content", spec.partner_extractors) if "content" in kinds else {},
+            style_features=pooled("style", spec.partner_extractors) if "style" in kinds else {},
+            layers=maps("image"),
+            content_layers=maps("content") if "content" in kinds else {},
+            style_layers=maps("style") if "style" in kinds else {},
+            text_features=texts,
+        )
 
     def compute(self) -> None:
         assert self.metric is not None  # noqa: S101 - start() comes first
         self.values = tuple(self.metric.compute())
 
-    def scores(self, common: Mapping[str, str]) -> list[Score]:
-        """A score for each key, with its provenance: `common` and what this metric adds to it.
+    def keys(self) -> tuple[str, ...]:
+        """The keys that were asked for: a name that is a key means that key and those below it, else all."""
+        if self.metric_class is None:
+            return self.names
+        known = self.metric_class.spec.keys
+        asked = tuple(key for key in known if any(key == name or key.startswith(f"{name}_") for name in self.names))
+        return asked or known
 
-        Provenance keys: extractor, extractor_digest, protocol, reference_digest (each where it applies), and from
-        `common` precision, engine, device, torch, metricwatch.
+    def scores(self, common: Mapping[str, str], pairs: Mapping[str, str]) -> list[Score]:
+        """A score for each key that was asked for, with its provenance: `common` and what this metric adds to it.
+
+        Provenance keys: extractor, extractor_digest, protocol, reference_digest, options, names_digest, pairs_digest
+        (each where it applies), and from `common` precision, engine, device, torch, metricwatch.
         """
-        spec = self.metric_class.spec if self.metric_class else None
-        provenance = dict(common)
-        if spec and spec.protocol:
-            provenance["protocol"] = spec.protocol
-        if self.extractors:
-            provenance["extractor"] = ",".join(extractor.name for extractor in self.extractors)
-            provenance["extractor_digest"] = ",".join(extractor.digest for extractor in self.extractors)
-        if self.reference:
-            provenance["reference_digest"] = self.reference.digest
+        provenance = {**common, **self._provenance(), **(pairs if self.kinds or self.reads_prompts else {})}
+        wanted = self.keys()
         if self.ended:
             state, detail = self.ended
-            keys = spec.keys if spec else (self.name,)
-            values = [Value(key=key, value=None, images=0, state=state, detail=detail) for key in keys]
+            values = [Value(key=key, value=None, images=0, state=state, detail=detail) for key in wanted]
         else:
-            values = [_checked(value, self.name) for value in self.values]
+            values = [_checked(value, self.name) for value in self.values if value.key in wanted]
         return [
             Score(
                 key=value.key,
                 value=value.value,
                 images=value.images,
-                higher_is_better=bool(spec and spec.higher_is_better),
+                higher_is_better=self.metric_class is not None and self.metric_class.spec.rises(value.key),
                 stderr=value.stderr,
                 state=value.state,
                 detail=value.detail,
@@ -104,11 +229,66 @@ class Scoring:
             for value in values
         ]
 
+    def _provenance(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        spec = self.metric_class.spec if self.metric_class else None
+        protocols = [extractor.protocol for name, extractor in self.extractors.items() if _pools(spec, name)]
+        protocols += [spec.protocol] if spec and spec.protocol else []
+        protocols += ["bicubic-partner"] if spec and self.kinds and (spec.layers or spec.reads_images) else []
+        if protocols:
+            found["protocol"] = ",".join(protocols)
+        if self.extractors:
+            found["extractor"] = ",".join(self.extractors)
+            found["extractor_digest"] = ",".join(extractor.digest for extractor in self.extractors.values())
+        if self.options:
+            found["options"] = _text(self.options)
+        if self.reference:
+            found["reference_digest"] = self.reference.digest
+        return found
+
+
+def group(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> list[Scoring]:
+    """A scoring for each metric class that the names mean, with these options; one that cannot be loaded has ended.
+
+    The errors of those are in `ended`, the others are still to be opened.
+    """
+    found: dict[tuple[object, str], Scoring] = {}
+    for name in dict.fromkeys(names):
+        chosen = options.get(name, {})
+        try:
+            metric_class: type[Metric] | None = catalog.load_metric(name)
+        except Exception as error:  # noqa: BLE001 - reported with the metric's scores
+            found[name, ""] = Scoring(names=(name,), ended=(ScoreState.FAILED, str(error)))
+            continue
+        key = (metric_class, _text(chosen))
+        if key in found:
+            found[key].names += (name,)
+        else:
+            found[key] = Scoring(names=(name,), options=dict(chosen), metric_class=metric_class)
+    return list(found.values())
+
+
+def _pools(spec: Any, name: str) -> bool:
+    return bool(spec) and (name in spec.extractors or name in spec.partner_extractors)
+
+
+def _version(package: str) -> str:
+    """The version of a plugin's package, so that an update's numbers are not mixed with those before."""
+    from importlib import metadata
+
+    if package == "metricwatch":
+        return __version__
+    found = metadata.packages_distributions().get(package, [])
+    return ",".join(f"{name}=={metadata.version(name)}" for name in found)
+
+
+def _text(options: Mapping[str, Any]) -> str:
+    return json.dumps(options, sort_keys=True, separators=(",", ":")) if options else ""
+
 
 def _series(key: str, provenance: Mapping[str, str]) -> str:
     """Hash of what two scores must share to be compared: everything but machine, versions and engine."""
-    parts = [key]
-    parts += [provenance.get(name, "") for name in ("extractor_digest", "protocol", "precision", "reference_digest")]
+    parts = [key, *(provenance.get(name, "") for name in SERIES_KEYS)]
     return blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
 
 

@@ -17,13 +17,25 @@ pytestmark = [
 ]
 
 
+METRICS = (
+    "fd_efficientnet_lite0",
+    "kd_efficientnet_lite0",
+    "fd_st_vgg16",
+    "ssim",
+    "st_lpips",
+    "st_content_loss",
+    "st_gram_style_loss",
+)
+
+
 def scores(worker: WorkerClient, images: Path, reference: Path) -> dict[str, float]:
     request = Evaluate(
         job=1,
         path=str(images),
-        metrics=("fd_efficientnet_lite0", "ssim"),
+        metrics=METRICS,
         reference=str(reference),
         content=str(reference),
+        style=str(reference),
     )
     reply = worker.evaluate(request)
     assert isinstance(reply, Result), reply

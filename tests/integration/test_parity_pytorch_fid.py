@@ -77,16 +77,18 @@ def test_features_equal_pytorch_fids_network(inception_weights: Path, monkeypatc
     from pytorch_fid.inception import InceptionV3
     from torchvision.transforms.functional import to_tensor
 
+    from metricwatch import extractors
+    from metricwatch.worker import networks
     from metricwatch.worker.engines import EagerEngine
-    from metricwatch.worker.extractors.inception import SPEC
     from tests.support.photos import crops
 
     monkeypatch.setenv("TORCH_HOME", str(inception_weights.parents[2]))
     theirs = InceptionV3([3]).eval()
-    ours = EagerEngine(SPEC.network(str(inception_weights)), SPEC.preprocess, torch.device("cpu"))
+    spec = extractors.find("inception-v3")
+    ours = EagerEngine(spec, networks.load(spec, str(inception_weights)), "pytorch-fid", torch.device("cpu"))
     pictures = [crops(1, side=side, seed=side)[0] for side in (64, 299, 300, 64)]
     with torch.inference_mode():
         expected = torch.cat([theirs(to_tensor(picture.copy())[None])[0].flatten(1) for picture in pictures])
     found = ours.features([torch.from_numpy(picture.copy()).permute(2, 0, 1) for picture in pictures])
-    assert found.shape == (4, SPEC.dimensions)
+    assert found.shape == (4, spec.dimensions)
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5 * float(expected.abs().max()))

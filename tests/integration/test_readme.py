@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from metricwatch.cli.example import Choices, render
+from metricwatch.config.loader import load_config
 from tests.support.job import QUIET
 
 README = Path(__file__).parents[2] / "README.md"
@@ -36,6 +37,19 @@ def site(tmp_path) -> Path:
     lines = [f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in names.items()) for group, names in groups.items()]
     (metadata / "entry_points.txt").write_text("\n\n".join(lines) + "\n")
     return site
+
+
+def test_the_composites_are_a_configuration(folder: Path) -> None:
+    """Beside the smallest job that has what they need."""
+    text = """
+tracking: {uri: "sqlite:///mlflow.db"}
+watch:
+  - {run: {name: night, total_steps: 100}, samples: samples/*, reference: data, pairs: {content: data, style: data}}
+"""
+    (folder / "metricwatch.yaml").write_text(text + block("yaml", "composites:"))
+    config = load_config(environ={})
+    assert set(config.composites) == {"quality", "balance"}
+    assert config.metric_options == {"gram_style_loss": {"normalise": "hw"}}
 
 
 def call(site: Path, *command: str) -> subprocess.CompletedProcess[str]:

@@ -101,7 +101,7 @@ def test_missing_weights_reach_the_user_word_for_word(start_worker: Start, photo
     worker = start_worker(environ={"TORCH_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9"})
     reply = worker.evaluate(Evaluate(job=1, path=str(photos), metrics=("fid",), reference=str(photos)))
     assert isinstance(reply, Failure)
-    assert reply.reason.startswith("inception-v3: the FID weights pt_inception-2015-12-05-6726825d.pth are not at")
+    assert reply.reason.startswith("inception-v3: the weights pt_inception-2015-12-05-6726825d.pth are not at")
     assert not reply.retryable
 
 

@@ -12,7 +12,7 @@ from metricwatch.cli import app
 from metricwatch.cli.example import Choices, render
 from metricwatch.config import load_config
 
-OPTIONAL = re.compile(r"^( *)#(?=(?:  )*(?:[a-z][a-z0-9_-]*:))", re.MULTILINE)
+OPTIONAL = re.compile(r"^( *)#(?=(?:  )*(?:- )?(?:[a-z][a-z0-9_-]*:))", re.MULTILINE)
 
 
 def init(*arguments: str):
@@ -127,8 +127,9 @@ def test_every_commented_setting_is_valid_once_its_mark_is_removed(folder, run, 
     assert config.telemetry.port == 9464
     # Nothing the schema offers is left out of what the file teaches.
     written = yaml.safe_load(enabled)
-    assert set(written) == set(type(config).model_fields) - {"file"}
+    assert set(written) == set(type(config).model_fields) - {"file", "metric_options"}
     assert set(written["watch"][0]) == set(type(config.watch[0]).model_fields)
     assert set(written["rules"][0]) == set(type(config.rules[0]).model_fields)
+    assert set(written["watch"][0]["pairs"]) == set(type(config.watch[0].pairs).model_fields)
     assert set(written["worker"]) == set(type(config.worker).model_fields)
     assert set(written["telemetry"]) == set(type(config.telemetry).model_fields)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from metricwatch.config import Config, Tracking, load_config
 from metricwatch.errors import ConfigError
+from tests.support import plugin
 
 GOOD = """
 tracking: {uri: "http://mlflow:5000"}
@@ -30,6 +31,14 @@ def problems(tmp_path, monkeypatch):
         return str(caught.value).splitlines()
 
     return problems
+
+
+@pytest.fixture
+def install_metric(tmp_path, monkeypatch):
+    """Install a metric with options, by name, until the test is over."""
+    yield lambda name: plugin.install_metric(tmp_path / "site", monkeypatch, name)
+    monkeypatch.undo()
+    plugin.forget_plugins()
 
 
 def entry(more: str) -> str:
@@ -227,10 +236,10 @@ worker: {device: gpu, idle_exit: 0}
             "name"
         ),
         "metricwatch.yaml: rules[0].metric: unknown metric 'fdi'; did you mean 'fid'?",
+        "metricwatch.yaml: rules[0].receivers: unknown receiver 'tema'; did you mean 'team'?",
         "metricwatch.yaml: rules[0].moves: must be greater than 0",
         "metricwatch.yaml: rules[0].across: must be at least 2",
         "metricwatch.yaml: rules[0].mode: must be 'range', 'net' or 'each'",
-        "metricwatch.yaml: rules[0].receivers: unknown receiver 'tema'; did you mean 'team'?",
         "metricwatch.yaml: notify.team.use: unknown notifier 'slak'; did you mean 'slack'?",
         "metricwatch.yaml: notify.mail: must be a mapping with use: and the notifier's options",
         "metricwatch.yaml: worker.device: must be auto, cpu, cuda or cuda:N",
@@ -279,6 +288,89 @@ def test_two_rules_of_one_name_are_refused(problems):
 
 def test_a_metric_listed_twice_is_refused(problems):
     assert problems(GOOD.replace("[fid]", "[fid, fid]")) == ["metricwatch.yaml: metrics: 'fid' is listed twice"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "line"),
+    [
+        ("[{ssim: {window: 11}}]", "metrics[0].ssim: the metric 'ssim' takes no options"),
+        ("[{odd: {mood: hw}}]", "metrics[0].odd.mood: unknown key; did you mean 'mode'?"),
+        ("[{odd: {mode: [hw]}}]", "metrics[0].odd.mode: must be text"),
+        ("[{odd: {mode: wild}}]", "metrics[0].odd: mode must be chw or hw"),
+        ("[{odd: hw}]", "metrics[0].odd: must be a mapping of options to values"),
+        ("[{odd: {secret: {1: 2}}}]", "metrics[0].odd.secret: "),
+        ("[{odd: {}, fid: {}}]", "metrics[0]: must be a metric's name, or one name with its options, such as"),
+        ("[{}]", "metrics[0]: must be a metric's name"),
+        ("[{1: {}}]", "metrics[0]: must be a metric's name"),
+        ("[{fdi: {a: 1}}]", "metrics[0]: unknown metric 'fdi'; did you mean 'fid'?"),
+        ("[fid, {odd: {mode: hw}}, odd]", "metrics: 'odd' is listed twice"),
+        ("{odd: {}}", "metrics: must be a list"),
+    ],
+)
+def test_bad_metric_options_are_answered_at_their_key(problems, install_metric, metrics, line):
+    install_metric("odd")
+    assert problems(GOOD.replace("[fid]", metrics))[0].startswith(f"metricwatch.yaml: {line}")
+
+
+@pytest.mark.parametrize("key", ["metric_options: {}", "file: x"])
+def test_what_is_worked_out_cannot_be_written(problems, key):
+    (line,) = problems(GOOD + key)
+    assert "unknown key; " in line
+    assert not line.endswith(f"{key.partition(':')[0]}'?")
+
+
+@pytest.mark.parametrize(
+    ("extractors", "line"),
+    [
+        (
+            "{inception: {}}",
+            "extractors.inception: unknown feature extractor 'inception'; did you mean 'inception-v3'?",
+        ),
+        (
+            "{inception-v3: {protocol: clen}}",
+            "extractors.inception-v3.protocol: unknown protocol 'clen' of inception-v3",
+        ),
+        ("{inception-v3: {protocol: 3}}", "extractors.inception-v3.protocol: must be text"),
+        ("{inception-v3: {wieghts: x}}", "extractors.inception-v3.wieghts: unknown key; did you mean 'weights'?"),
+        ("[inception-v3]", "extractors: must be a mapping"),
+    ],
+)
+def test_a_bad_extractor_is_answered_at_its_key(problems, extractors, line):
+    (found,) = problems(GOOD + f"extractors: {extractors}")
+    assert found.startswith(f"metricwatch.yaml: {line}")
+
+
+@pytest.mark.parametrize(
+    ("rule", "lines"),
+    [
+        ("{metric: fid}", ["rules[0]: needs exactly one of moves and state: moves: 10% with across: 5, or state: any"]),
+        ("{metric: fid, moves: 1, state: any}", ["rules[0]: needs exactly one of moves and state"]),
+        ("{metric: fid, across: 5}", ["rules[0].moves: required, but not given"]),
+        ("{metric: fid, for: 5}", ["rules[0].state: required, but not given"]),
+        (
+            "{metric: fid, stat: any}",
+            ["rules[0].state: required, but not given", "rules[0].stat: unknown key; did you mean 'state'?"],
+        ),
+        ("{metric: fid, state: any, fro: 2}", ["rules[0].fro: unknown key; did you mean 'for'?"]),
+        (
+            "{metric: fid, state: any, across: 2}",
+            ["rules[0].across: unknown key; known: for, metric, name, receivers, "],
+        ),
+        ("{metric: fid, state: any, in_a_row: 2}", ["rules[0].in_a_row: unknown key; known: for,"]),
+        ("{metric: fid, state: collapse}", ["rules[0].state: unknown state 'collapse'; did you mean 'collapsed'?"]),
+        ("{metric: fid, state: [ok]}", ["rules[0].state: a score that is ok has a value; known: any, too_few_images"]),
+        ("{metric: fid, state: []}", ["rules[0].state: must have at least one item"]),
+        ("{metric: fid, state: 3}", ["rules[0].state: must be a list"]),
+        ("{metric: fid, state: any, for: 0}", ["rules[0].for: must be at least 1"]),
+        ("{metric: fdi, state: any}", ["rules[0].metric: unknown metric 'fdi'; did you mean 'fid'?"]),
+        ("3", ["rules[0]: must be a mapping of keys to values"]),
+    ],
+)
+def test_a_rule_is_of_one_kind_and_answered_as_that(problems, rule, lines):
+    found = problems(GOOD + f"rules: [{rule.replace('{', '{name: a, ')}]")
+    assert [
+        line.removeprefix("metricwatch.yaml: ")[: len(start)] for line, start in zip(found, lines, strict=True)
+    ] == lines
 
 
 def test_an_unknown_sink_names_the_nearest(problems):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from metricwatch.config import Config, Telemetry, WorkerConfig, load_config
-from metricwatch.records import Run
+from metricwatch.config import Config, StateRule, Telemetry, WorkerConfig, load_config
+from metricwatch.records import Run, ScoreState
+from tests.support import plugin
 
 MINIMAL = """
 tracking: {uri: "http://mlflow:5000"}
@@ -28,6 +29,14 @@ def read(tmp_path):
         return load_config(file, environ=environ)
 
     return read
+
+
+@pytest.fixture
+def install_metric(tmp_path, monkeypatch):
+    """Install a metric with options, by name, until the test is over."""
+    yield lambda name: plugin.install_metric(tmp_path / "site", monkeypatch, name)
+    monkeypatch.undo()
+    plugin.forget_plugins()
 
 
 def test_a_minimal_file_has_all_the_defaults(read, tmp_path):
@@ -177,3 +186,60 @@ def test_an_override_saves_a_file_whose_variable_is_missing(read):
 def test_the_configuration_cannot_be_changed(read):
     with pytest.raises(ValidationError):
         read(MINIMAL).metrics = ("ssim",)
+
+
+# --- metrics and extractors --------------------------------------------------------------------------------
+
+
+def test_a_metric_may_have_options_beside_its_name(read, install_metric):
+    install_metric("odd")
+    config = read(MINIMAL.replace("[fid]", "[fid, {odd: {mode: hw, words: [a, b], file: w.bin}}, {ssim: {}}]"))
+    assert config.metrics == ("fid", "odd", "ssim")
+    assert config.metric_options == {
+        "odd": {"mode": "hw", "words": ["a", "b"], "file": str(config.file.parent / "w.bin")}
+    }
+
+
+def test_options_that_are_the_defaults_are_as_good_as_none(read, install_metric):
+    install_metric("odd")
+    assert read(MINIMAL.replace("[fid]", "[{odd: {mode: chw}}]")).metric_options == {}
+    assert read(MINIMAL.replace("[fid]", "[{odd: }]")).metric_options == {}
+
+
+def test_options_may_come_from_the_environment(read, install_metric):
+    install_metric("odd")
+    config = read(MINIMAL.replace("[fid]", "[{odd: {mode: chw}}]"), METRICWATCH_METRICS__0__ODD__MODE="hw")
+    assert config.metric_options == {"odd": {"mode": "hw"}}
+
+
+def test_an_extractor_may_use_another_of_its_protocols(read):
+    config = read(MINIMAL + "extractors: {inception-v3: {protocol: clean}}")
+    assert (config.extractors["inception-v3"].protocol, config.extractors["inception-v3"].weights) == ("clean", None)
+
+
+def test_pairs_may_come_from_a_manifest_and_share_a_prompt(read, tmp_path):
+    text = MINIMAL.replace("metrics:", "    pairs: {manifest: pairs/manifest.jsonl, prompt: a painting}\nmetrics:")
+    pairs = read(text).watch[0].pairs
+    assert (pairs.manifest, pairs.prompt) == (tmp_path / "pairs/manifest.jsonl", "a painting")
+
+
+@pytest.mark.parametrize(("written", "size"), [("500MB", 500_000_000), ("0", 0), ("2GiB", 2**31)])
+def test_the_feature_cache_has_a_size(read, written, size):
+    assert read(MINIMAL).worker.feature_cache == 2_000_000_000
+    assert read(MINIMAL + f"worker: {{feature_cache: {written}}}").worker.feature_cache == size
+
+
+def test_a_state_rule_names_one_state_several_or_any(read):
+    rules = read(
+        MINIMAL + "rules:\n"
+        "  - {name: a, metric: fid, state: any}\n"
+        "  - {name: b, metric: fid, state: collapsed, for: 3}\n"
+        "  - {name: c, metric: fid, state: [non_finite, collapsed], receivers: []}\n"
+    ).rules
+    assert all(isinstance(rule, StateRule) for rule in rules)
+    assert [rule.in_a_row for rule in rules] == [1, 3, 1]
+    assert [[state.value for state in ScoreState if rule.names(state)] for rule in rules] == [
+        [state.value for state in ScoreState if state is not ScoreState.OK],
+        ["collapsed"],
+        ["non_finite", "collapsed"],
+    ]

@@ -1,4 +1,4 @@
-"""Durations and shares as people write them."""
+"""Durations, shares and sizes as people write them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricwatch.config import parse_duration, parse_fraction
+from metricwatch.config import parse_duration, parse_fraction, parse_size
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -76,3 +76,33 @@ def test_what_is_no_share_is_refused(written):
 @given(st.floats(0.001, 1e6))
 def test_percent_and_fraction_say_the_same(share):
     assert parse_fraction(f"{share * 100!r}%") == pytest.approx(parse_fraction(share))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (0, 0),
+        ("0", 0),
+        (1500, 1500),
+        ("500MB", 500_000_000),
+        ("2GB", 2_000_000_000),
+        ("1.5 GB", 1_500_000_000),
+        ("2GiB", 2 * 1024**3),
+        ("10kb", 10_000),
+        ("7 B", 7),
+        ("1TB", 10**12),
+    ],
+)
+def test_a_size_is_read_as_it_is_meant(written, meant):
+    assert parse_size(written) == meant
+
+
+@pytest.mark.parametrize("written", ["", "big", "-1", -1, "2XB", "GB", True, None, 1.5, [], "1e9", "99999999999TB"])
+def test_what_is_no_size_is_refused(written):
+    with pytest.raises(ValueError, match="size"):
+        parse_size(written)
+
+
+@given(st.integers(0, 100_000), st.sampled_from(["B", "KB", "MB", "GB", "MiB"]))
+def test_sizes_grow_with_their_number(number, unit):
+    assert parse_size(f"{number}{unit}") == number * parse_size(f"1{unit}")

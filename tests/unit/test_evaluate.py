@@ -242,7 +242,7 @@ def test_a_failing_metric_leaves_the_others_alone(samples: Path, tmp_path: Path)
     assert only(evaluation, "ssim").state is ScoreState.OK
     fid, nonsense = only(evaluation, "fid"), only(evaluation, "nonsense")
     assert (fid.state, fid.value) == (ScoreState.FAILED, None)
-    assert "no weights file at" in fid.detail
+    assert "no weights at" in fid.detail
     assert "unknown metric 'nonsense'" in nonsense.detail
     assert "traceback" not in bench.lines[0][2]
 
@@ -251,7 +251,7 @@ def test_when_every_metric_fails_there_is_no_evaluation(samples: Path, tmp_path:
     bench = Bench(weights={"inception-v3": str(tmp_path / "gone.pth")})
     with pytest.raises(InputError) as caught:
         bench.evaluate(samples, "fid", reference=samples)
-    assert str(caught.value).startswith(f"inception-v3: no weights file at {tmp_path / 'gone.pth'}")
+    assert str(caught.value).startswith(f"inception-v3: no weights at {tmp_path / 'gone.pth'}")
 
 
 def test_no_metric_is_an_error(samples: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_reference_that_was_only_touched_is_hashed_but_not_read_again(
 
 def test_a_damaged_cache_file_is_noticed_and_computed_anew(samples: Path, reference: Path, tmp_path: Path) -> None:
     first = only(Bench(tmp_path / "cache").evaluate(samples, FD, reference=reference), FD)
-    (kept,) = (tmp_path / "cache" / "references").glob(f"{FD}-*.npz")
+    (kept,) = (tmp_path / "cache" / "references").glob("moments-efficientnet-lite0-*.npz")
     data = bytearray(kept.read_bytes())
     data[len(data) // 2] ^= 0xFF
     kept.write_bytes(data)
@@ -375,15 +375,15 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_only(samples: Path, refe
     bench = Bench(tmp_path / "file")
     for _ in range(2):
         assert only(bench.evaluate(samples, FD, reference=reference), FD).state is ScoreState.OK
-    warnings = [event for event in bench.events() if "cannot be kept" in event]
-    assert len(warnings) == 1
+    warnings = [event.partition(" cannot be kept")[0] for event in bench.events() if "cannot be kept" in event]
+    assert sorted(warnings) == ["features", "reference statistics"]
     assert not reads(bench)
 
 
 def test_a_users_statistics_give_the_same_distance(samples: Path, reference: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path / "cache")
     expected = only(bench.evaluate(samples, FD, reference=reference), FD).value
-    (kept,) = (tmp_path / "cache" / "references").glob(f"{FD}-*.npz")
+    (kept,) = (tmp_path / "cache" / "references").glob("moments-efficientnet-lite0-*.npz")
     with np.load(kept) as arrays:
         np.savez(tmp_path / "own.npz", mu=arrays["mu"], sigma=arrays["sigma"])
     found = only(bench.evaluate(samples, FD, reference=tmp_path / "own.npz"), FD)
@@ -459,13 +459,13 @@ def test_partners_count_as_pixels_of_a_batch(samples: Path, tmp_path: Path, monk
     monkeypatch.setattr("metricwatch.worker.pipeline._BATCH_PIXELS", 40_000)
     content = write_crops(tmp_path / "content", 6, side=150)
     sizes: list[int] = []
-    update = Ssim.update
+    measure = Ssim.measure
 
-    def noted(self: Ssim, batch: Batch) -> None:
+    def noted(self: Ssim, batch: Batch) -> list[list[float]]:
         sizes.append(len(batch.names))
-        update(self, batch)
+        return measure(self, batch)
 
-    monkeypatch.setattr(Ssim, "update", noted)
+    monkeypatch.setattr(Ssim, "measure", noted)
     assert only(Bench().evaluate(samples, "ssim", content=content), "ssim").images == 6
     assert sizes == [1] * 6
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricwatch.config.schema import MovesRule
+from metricwatch.config import MovesRule
 from metricwatch.records import AlertState, ScoreState
 from metricwatch.rules.moves import movement
 from metricwatch.rules.observations import Observation

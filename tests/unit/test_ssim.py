@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 from skimage.metrics import structural_similarity
-from torch.nn import functional
 
 from metricwatch.api import Batch, ScoreState, Value
 from metricwatch.metrics import ssim
@@ -99,15 +98,6 @@ def test_one_image_has_no_standard_error() -> None:
     assert score([picture], [noisy(picture)]).stderr is None
 
 
-def test_a_partner_of_another_size_is_resized_to_the_image() -> None:
-    """A partner twice as large, shrunk with antialiasing, is nearly the picture that Pillow would make of it."""
-    large = crops(1, side=200)[0]
-    picture = np.asarray(Image.fromarray(large).resize((100, 100), Image.Resampling.BICUBIC))
-    value = score([picture], [large]).value
-    assert value is not None
-    assert value > 0.99
-
-
 def test_pictures_without_room_for_a_window_are_left_out_and_named() -> None:
     small, picture = crops(1, side=10)[0], crops(1, side=64)[0]
     value = score([small, picture], [small, picture])
@@ -131,44 +121,28 @@ def test_without_partners_there_is_a_named_state() -> None:
 
 
 @pytest.mark.parametrize("size", [(23, 60), (60, 23), (26, 26), (27, 11), (58, 43)])
-@pytest.mark.parametrize("partner_size", [None, (40, 31)])
-def test_tiles_change_nothing(
-    size: tuple[int, int], partner_size: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tiles_change_nothing(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes that tiles of 16 windows fill exactly, nearly, and by one row more."""
     generator = np.random.default_rng(0)
-    picture = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
-    partner = generator.integers(0, 256, (*(partner_size or size), 3), dtype=np.uint8)
+    picture, partner = generator.integers(0, 256, (2, *size, 3), dtype=np.uint8)
     whole = score([picture], [partner]).value
     monkeypatch.setattr(ssim, "_TILE", 16)
     assert score([picture], [partner]).value == pytest.approx(whole, abs=1e-12)
 
 
-@pytest.mark.parametrize("tile", [4, 512])
-@pytest.mark.parametrize("old", [(50, 70), (200, 280), (17, 90), (90, 17), (300, 12)])
-def test_a_partner_resized_in_strips_is_the_one_resized_at_once(
-    old: tuple[int, int], tile: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ssim, "_TILE", tile)
-    partner = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *old), dtype=np.uint8))
-    at_once = functional.interpolate(partner.double()[None], size=(50, 70), mode="bicubic", antialias=True)[0]
-    torch.testing.assert_close(ssim._resized(partner, 50, 70).double(), at_once.clamp(0, 255).round(), rtol=0, atol=0)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units")
-@pytest.mark.parametrize(("partner_side", "most_mb"), [(3000, 260), (1500, 400)])
-def test_a_large_picture_takes_little_more_memory_than_its_pixels(partner_side: int, most_mb: int) -> None:
+def test_a_large_picture_takes_little_more_memory_than_its_pixels() -> None:
     """Five maps in float64 of nine million pixels, all at once, took 4500 MB."""
-    code = f"""
+    code = """
 import resource, torch
 from metricwatch.metrics.ssim import _similarity
 rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 picture = torch.randint(0, 256, (3, 3000, 3000), dtype=torch.uint8)
-partner = torch.randint(0, 256, (3, {partner_side}, {partner_side}), dtype=torch.uint8)
-_similarity(picture[:, :64, :64], partner[:, :32, :32])
+partner = torch.randint(0, 256, (3, 3000, 3000), dtype=torch.uint8)
+_similarity(picture[:, :64, :64], partner[:, :64, :64])
 before = rss()
 _similarity(picture, partner)
 print(rss() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert int(done.stdout) < most_mb
+    assert int(done.stdout) < 260

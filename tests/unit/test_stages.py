@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from metricwatch.alerts.stage import AlertDispatcher
 from metricwatch.api import Notifier, Sink
-from metricwatch.config.schema import MovesRule
+from metricwatch.config import MovesRule
 from metricwatch.errors import PermanentError, RunGoneError, TemporaryError
 from metricwatch.export.stage import Exporter
 from metricwatch.records import Evaluation, JobState, RemoteRun, Run, Score, ScoreState

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
+from metricwatch.config import Composite, Pairs
 from metricwatch.errors import WorkerError
 from metricwatch.protocol import Evaluate, Failure, Heartbeat, Log, Ready, Result
 from metricwatch.records import Evaluation, JobState, Run, Score, ScoreState
@@ -47,7 +50,7 @@ class ScriptedWorker:
 
 
 class Scene:
-    def __init__(self, folder, **policy) -> None:
+    def __init__(self, folder, *, total_steps=None, composites=None, options=None, pairs=None, **policy) -> None:
         self.clock = FakeClock()
         self.db = Database.open(folder)
         self.ledger = Ledger(self.db)
@@ -55,7 +58,8 @@ class Scene:
         self.workers: list[ScriptedWorker] = []
         self.refuse: WorkerError | None = None
         settings = {"heartbeat_timeout": 60, "stall_timeout": 1800, "idle_exit": 600, "recycle_after": 500, **policy}
-        entry = SimpleNamespace(source="s", reference=None, pairs=None, target=RUN)
+        target = replace(RUN, total_steps=total_steps)
+        entry = SimpleNamespace(source="s", reference=None, pairs=pairs, target=target)
         self.supervisor = Supervisor(
             self.db,
             entries=[entry],
@@ -70,6 +74,8 @@ class Scene:
                 recycle_after=settings["recycle_after"],
             ),
             clock=self.clock,
+            metric_options=options or {},
+            composites={name: Composite(expression=text) for name, text in (composites or {}).items()},
         )
         self.supervisor.start()
 
@@ -105,6 +111,19 @@ class Scene:
             self.tick()
         return next(request for request in reversed(self.worker.requests) if isinstance(request, Evaluate))
 
+    def evaluate(self, *scores, step=1000, revision=1):
+        """One job from its snapshot to its scores."""
+        self.add(step, revision=revision)
+        request = self.begin()
+        answer = Evaluation(scores=scores, skipped=(), images=8, seconds=0.5, provenance={})
+        self.worker.replies.append(Result(job=request.job, evaluation=answer))
+        self.tick()
+
+    def sent(self):
+        """Points and tags on their way to the sink, one pair for each delivery."""
+        due = Deliveries(self.db).due("mlflow", self.clock.now(), 100)
+        return [([(point.key, point.value) for point in delivery.points], dict(delivery.tags)) for delivery in due]
+
     def states(self):
         return {state: count for state, count in self.ledger.job_counts().items() if count}
 
@@ -120,6 +139,20 @@ def make(tmp_path):
     yield scene
     for each in made:
         each.db.close()
+
+
+def fid(value, *, series="a", detail="", **provenance):
+    state = ScoreState.OK if value is not None else ScoreState.TOO_FEW_IMAGES
+    return Score(
+        key="fid",
+        value=value,
+        images=8,
+        higher_is_better=False,
+        state=state,
+        detail=detail,
+        series=series,
+        provenance=provenance,
+    )
 
 
 def evaluation(value=1.0):
@@ -146,16 +179,11 @@ def test_a_result_becomes_scores_and_a_delivery_in_one_go(make):
     assert Deliveries(scene.db).pending() == 1
 
 
-def test_scores_without_a_value_are_kept_and_not_sent(make):
+def test_scores_without_a_value_are_kept_and_sent_as_a_state_alone(make):
     scene = make()
-    scene.add()
-    request = scene.begin()
-    score = Score(key="fid", value=None, images=1, higher_is_better=False, state=ScoreState.TOO_FEW_IMAGES, detail="1")
-    answer = Evaluation(scores=(score,), skipped=(), images=1, seconds=0.5, provenance={})
-    scene.worker.replies.append(Result(job=request.job, evaluation=answer))
-    scene.tick()
+    scene.evaluate(fid(None, detail="got 1"))
     assert Scores(scene.db).series(RUN.key, "fid")[0].score.state is ScoreState.TOO_FEW_IMAGES
-    assert Deliveries(scene.db).pending() == 0
+    assert scene.sent() == [([], {"metricwatch.state.fid": "too_few_images: got 1"})]
 
 
 def test_a_silent_worker_is_killed_and_its_job_tried_again(make):
@@ -385,3 +413,104 @@ def test_stopping_queues_the_job_at_work_again_without_a_mark(make):
     scene.supervisor.close()
     assert scene.worker.gone
     assert scene.ledger.claim(scene.clock.now(), timedelta(minutes=1), ["s"]).attempt == 1
+
+
+# --- composites, options, what changed ---------------------------------------------------------------------
+
+
+def test_composites_are_recorded_and_sent_like_any_score(make):
+    scene = make(composites={"quality": "p*fid/100"}, total_steps=4000)
+    scene.evaluate(fid(40.0), step=1000)
+    assert Scores(scene.db).series(RUN.key, "composite_quality")[0].score.value == pytest.approx(0.1)
+    ((points, tags),) = scene.sent()
+    assert points == [("quality/fid", 40.0), ("quality/composite_quality", pytest.approx(0.1))]
+    assert "metricwatch.series.composite_quality" in tags
+
+
+def test_a_composite_of_what_is_missing_is_recorded_with_its_state(make):
+    scene = make(composites={"quality": "fid/100"})
+    scene.evaluate(fid(None, detail="got 1"))
+    score = Scores(scene.db).series(RUN.key, "composite_quality")[0].score
+    assert (score.state, score.detail) == (ScoreState.NO_INPUT, "fid has no value: too_few_images (got 1)")
+    assert scene.sent()[0][1]["metricwatch.state.composite_quality"].startswith("no_input: fid has no value")
+
+
+def test_a_metric_with_the_key_of_a_composite_fails_the_job_and_not_the_daemon(make):
+    scene = make(composites={"quality": "fid/100"})
+    scene.evaluate(fid(40.0), replace(fid(1.0), key="composite_quality"))
+    assert scene.ledger.jobs(JobState.FAILED)[0].reason == "two metrics gave the same key: composite_quality"
+
+
+def test_the_worker_is_told_options_pairs_and_prompt(make):
+    pairs = Pairs(content="/c", manifest="/m.jsonl", prompt="a painting")
+    scene = make(options={"fid": {"splits": 3}}, pairs=pairs)
+    scene.add()
+    request = scene.begin()
+    assert request.options == {"fid": {"splits": 3}}
+    assert (request.content, request.style, request.manifest) == ("/c", None, "/m.jsonl")
+    assert request.prompt == "a painting"
+
+
+def test_a_change_of_series_is_tagged_and_logged_once(make):
+    scene = make()
+    with capture_logs() as lines:
+        for step, digest in ((1000, "a1"), (2000, "a1"), (3000, "b2"), (4000, "b2")):
+            scene.evaluate(fid(30.0, series=digest, reference_digest=digest), step=step)
+    assert [list(tags.values()) for _, tags in scene.sent()] == [
+        ["since step 1000: reference_digest=a1"],
+        [],
+        ["since step 3000: reference_digest=b2"],
+        [],
+    ]
+    (line,) = [line for line in lines if line["event"] == "series.changed"]
+    assert line["key"] == "fid"
+    assert "reference_digest changed from a1 to b2" in line["reason"]
+
+
+def test_a_state_is_tagged_while_it_lasts_and_ok_when_it_is_over(make):
+    scene = make()
+    for step, value in ((1000, 30.0), (2000, None), (3000, None), (4000, 30.0), (5000, 30.0)):
+        scene.evaluate(fid(value, detail="got 1"), step=step)
+    states = [tags.get("metricwatch.state.fid") for _, tags in scene.sent()]
+    # Nothing was to be sent of step 3000: it repeats step 2000.
+    assert states == [None, "too_few_images: got 1", "ok", None]
+
+
+def test_a_late_arrival_of_an_older_step_tags_nothing(make):
+    scene = make()
+    with capture_logs() as said:
+        scene.evaluate(fid(30.0, series="b", reference_digest="b2"), step=3000)
+        scene.evaluate(fid(30.0, series="a", reference_digest="a1"), step=1000)
+        scene.evaluate(fid(None, detail="got 1"), step=2000)
+        scene.evaluate(fid(30.0, series="b", reference_digest="b2"), step=4000)
+    assert [tags for _, tags in scene.sent()] == [
+        {"metricwatch.series.fid": "since step 3000: reference_digest=b2"},
+        {},
+        {},
+    ]
+    assert "series.changed" not in [line["event"] for line in said]
+
+
+def test_a_rewritten_newest_step_is_news(make):
+    scene = make()
+    scene.evaluate(fid(None, detail="got 1"), step=1000)
+    scene.evaluate(fid(30.0), step=1000, revision=2)
+    assert scene.sent()[-1][1]["metricwatch.state.fid"] == "ok"
+
+
+def test_an_evaluation_without_a_value_is_no_change_of_series(make):
+    scene = make()
+    with capture_logs() as said:
+        for step, value, series in ((1000, 30.0, "a"), (2000, None, "none"), (3000, 30.0, "a")):
+            scene.evaluate(fid(value, series=series, detail="got 1"), step=step)
+    tagged = [list(tags) for _, tags in scene.sent()]
+    assert tagged == [["metricwatch.series.fid"], ["metricwatch.state.fid"], ["metricwatch.state.fid"]]
+    assert "series.changed" not in [line["event"] for line in said]
+
+
+def test_of_a_rewritten_step_the_newest_revision_is_what_was_said_last(make):
+    scene = make()
+    scene.evaluate(fid(30.0, series="a"), step=1000)
+    scene.evaluate(fid(30.0, series="b"), step=1000, revision=2)
+    scene.evaluate(fid(30.0, series="b"), step=2000)
+    assert [len(tags) for _, tags in scene.sent()] == [1, 1, 0]

@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-import threading
-import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +13,14 @@ import pytest
 from PIL import Image
 
 from metricwatch.worker import images
-from metricwatch.worker.images import Decoder, UnusableImageError, decode
+from metricwatch.worker.images import Pixels, UnusableImageError
 from tests.support.photos import crops
 
 LIMIT = 1_000_000
+
+
+def decode(path: str, max_pixels: int) -> Pixels:
+    return images.decode(images.read(path, max_pixels), max_pixels)
 
 
 def photo(side: int = 40) -> Image.Image:
@@ -162,6 +163,13 @@ def test_a_picture_at_the_limit_is_read_and_one_above_is_not(tmp_path: Path) -> 
         decode(str(path), 1599)
 
 
+def test_a_file_too_large_for_any_picture_within_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "endless.png"
+    with path.open("wb") as file:
+        file.truncate(200_000_000)
+    assert reason(path) == "200000000 bytes, too many for the limit of 1000000 pixels"
+
+
 def test_a_vanished_file_says_so(tmp_path: Path) -> None:
     assert reason(tmp_path / "gone.png") == "vanished before it was read"
 
@@ -180,115 +188,6 @@ def test_an_unreadable_file_says_so(tmp_path: Path) -> None:
     photo().save(path)
     path.chmod(0)
     assert "Permission denied" in reason(path)
-
-
-def test_the_decoder_reads_a_repeated_file_once(tmp_path: Path) -> None:
-    """A partner shared by two images: the second take comes from memory, the file may be gone."""
-    paths = []
-    for name in ("a", "b", "shared"):
-        paths.append(str(tmp_path / f"{name}.png"))
-        photo().save(paths[-1])
-    order = [paths[0], paths[2], paths[1], paths[2]]
-    with Decoder(order, max_pixels=LIMIT, ahead=8) as decoder:
-        first = [decoder.take(path) for path in order[:3]]
-        os.unlink(paths[2])
-        assert decoder.take(order[3]) is first[1]
-
-
-@pytest.mark.parametrize(("ahead", "ahead_bytes"), [(1, 10**9), (3, 10**9), (100, 1)])
-def test_the_decoder_gives_pictures_in_order_however_little_it_may_keep(
-    tmp_path: Path, ahead: int, ahead_bytes: int
-) -> None:
-    pictures = crops(7, side=24)
-    paths = [str(tmp_path / f"{index}.png") for index in range(7)]
-    for path, picture in zip(paths, pictures, strict=True):
-        Image.fromarray(picture).save(path)
-    with Decoder(paths, max_pixels=LIMIT, ahead=ahead, ahead_bytes=ahead_bytes) as decoder:
-        for path, picture in zip(paths, pictures, strict=True):
-            np.testing.assert_array_equal(decoder.take(path), picture)
-
-
-def test_a_broken_file_fails_at_each_take_and_stops_nobody(tmp_path: Path) -> None:
-    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
-    photo().save(good)
-    bad.write_bytes(b"bad")
-    order = [str(bad), str(good), str(bad)]
-    with Decoder(order, max_pixels=LIMIT, ahead=2) as decoder:
-        with pytest.raises(UnusableImageError):
-            decoder.take(str(bad))
-        assert decoder.take(str(good)).shape == (40, 40, 3)
-        with pytest.raises(UnusableImageError):
-            decoder.take(str(bad))
-
-
-class Slow:
-    """Stands in for decode(): notes what was asked for, and waits while `gate` is closed."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, size: int) -> None:
-        self.asked: list[str] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self._size = size
-        monkeypatch.setattr(images, "decode", self._decode)
-
-    def _decode(self, path: str, max_pixels: int) -> np.ndarray:
-        self.asked.append(path)
-        assert self.gate.wait(10)
-        return np.zeros(self._size, np.uint8)
-
-
-def settled(condition: Callable[[], bool]) -> bool:
-    """True when it comes true within two seconds, and is still true a while later."""
-    deadline = time.monotonic() + 2
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    return condition()
-
-
-def test_no_more_is_begun_than_there_are_threads_while_sizes_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 pictures of 5000 x 5000, submitted at once, are 5 GB by the time that the first is looked at."""
-    slow = Slow(monkeypatch, size=100)
-    slow.gate.clear()
-    with Decoder([str(n) for n in range(64)], max_pixels=LIMIT, ahead=64, ahead_bytes=250, threads=2) as decoder:
-        assert settled(lambda: len(slow.asked) == 2)
-        assert len(decoder._decoded) == 2
-        slow.gate.set()
-        # 300 bytes wait: over the bound, and one more may have been begun before the third was there.
-        assert settled(lambda: 3 <= len(slow.asked) <= 4)
-        for n in range(64):
-            decoder.take(str(n))
-            assert len(decoder._decoded) <= 5
-
-
-def test_reading_ahead_goes_on_while_the_reader_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = Slow(monkeypatch, size=1)
-    with Decoder([str(n) for n in range(64)], max_pixels=LIMIT, ahead=20, threads=2) as decoder:
-        assert settled(lambda: len(slow.asked) == 20)
-        decoder.take("0")
-        assert settled(lambda: len(slow.asked) == 21)
-
-
-def test_leaving_early_begins_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = Slow(monkeypatch, size=1)
-    slow.gate.clear()
-    with Decoder([str(n) for n in range(64)], max_pixels=LIMIT, ahead=64, threads=2) as decoder:
-        assert settled(lambda: len(slow.asked) == 2)
-        threading.Timer(0.2, slow.gate.set).start()
-    assert len(slow.asked) == 2
-    assert decoder._unfinished == 0
-
-
-@pytest.mark.parametrize(("threads", "ahead", "ahead_bytes"), [(1, 1, 1), (1, 64, 1), (3, 2, 150), (8, 64, 1)])
-def test_partners_between_the_images_never_block_each_other(
-    monkeypatch: pytest.MonkeyPatch, threads: int, ahead: int, ahead_bytes: int
-) -> None:
-    Slow(monkeypatch, size=100)
-    order = [path for n in range(200) for path in (f"image {n}", f"partner {n // 2}", "style")]
-    with Decoder(order, max_pixels=LIMIT, ahead=ahead, ahead_bytes=ahead_bytes, threads=threads) as decoder:
-        for path in order:
-            assert decoder.take(path).nbytes == 100
-        assert not decoder._decoded
 
 
 def reason(path: Path) -> str:

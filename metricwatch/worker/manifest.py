@@ -1,0 +1,91 @@
+"""manifest.jsonl: which content, style and prompt belong to which image, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metricwatch.errors import InputError
+
+_FIELDS = ("image", "content", "style", "prompt")
+# A line of text for each of a million images.
+_MOST_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What a manifest says of one image. Paths are absolute; None where it says nothing."""
+
+    content: str | None = None
+    style: str | None = None
+    prompt: str | None = None
+
+
+class Manifest:
+    """Entries by image: a file name, or a name without suffix. Paths are relative to the manifest's own directory."""
+
+    def __init__(self, path: str, entries: Mapping[str, Entry]) -> None:
+        self.path = path
+        self._entries = entries
+
+    def find(self, name: str) -> Entry | None:
+        """The entry for an image file of this name, by name or else by stem; None when there is none."""
+        return self._entries.get(name) or self._entries.get(os.path.splitext(name)[0])
+
+    def has(self, field: str) -> bool:
+        """True when some entry says something about this field."""
+        return any(getattr(entry, field) is not None for entry in self._entries.values())
+
+
+def read_manifest(path: str) -> Manifest:
+    """Read a manifest. Raises InputError naming the line that is wrong, and what is wrong with it."""
+    try:
+        if os.path.getsize(path) > _MOST_BYTES:
+            raise InputError(f"{path}: over {_MOST_BYTES} bytes; is this a manifest?")
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read the manifest {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"the manifest {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    folder = os.path.dirname(os.path.abspath(path))
+    entries: dict[str, Entry] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        image, entry = _entry(_object(line, where), folder, where)
+        if image in entries:
+            raise InputError(f"{where}: {image!r} has an entry already; one line an image")
+        entries[image] = entry
+    return Manifest(path, entries)
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        document = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: not a JSON object on one line: {error}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{where}: a {type(document).__name__} instead of a JSON object")
+    for field in _FIELDS:
+        value = document.get(field)
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{where}: {field!r} must be a string, not {type(value).__name__}")
+    return document
+
+
+def _entry(document: Mapping[str, Any], folder: str, where: str) -> tuple[str, Entry]:
+    """Other keys are welcome: generators note seeds and the like beside them."""
+    image = document.get("image")
+    if not image:
+        raise InputError(f"{where}: names no 'image'")
+
+    def path(field: str) -> str | None:
+        return os.path.normpath(os.path.join(folder, document[field])) if document.get(field) else None
+
+    entry = Entry(content=path("content"), style=path("style"), prompt=document.get("prompt"))
+    return os.path.basename(image), entry

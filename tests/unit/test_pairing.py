@@ -1,0 +1,89 @@
+"""Who is compared with whom: by manifest before file stem, and never by guess."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from metricwatch import listing
+from metricwatch.records import ScoreState
+from metricwatch.worker.samples import ChangedError
+from tests.support.photos import write_crops
+from tests.unit.test_evaluate import Bench, only
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    return write_crops(tmp_path / "samples", 4, side=32, seed=3)
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Path:
+    return write_crops(tmp_path / "content", 4, side=32, seed=4)
+
+
+def write_manifest(folder: Path, entries: dict[str, str], field: str = "content") -> Path:
+    path = folder / "manifest.jsonl"
+    path.write_text("".join(json.dumps({"image": image, field: value}) + "\n" for image, value in entries.items()))
+    return path
+
+
+def test_the_sets_own_manifest_comes_before_the_directory(samples: Path, content: Path) -> None:
+    """0000 is paired with itself, so with 1.0; the others fall back to their stems."""
+    by_stem = only(Bench().evaluate(samples, "ssim", content=content), "ssim")
+    write_manifest(samples, {"0000.png": "0000.png"})
+    mixed = only(Bench().evaluate(samples, "ssim", content=content), "ssim")
+    assert mixed.images == 4
+    assert mixed.value > by_stem.value + 0.1
+
+
+def test_the_configured_manifest_serves_sets_without_one_of_their_own(
+    samples: Path, content: Path, tmp_path: Path
+) -> None:
+    manifest = write_manifest(tmp_path, {f"{index:04d}": f"samples/{index:04d}.png" for index in range(4)})
+    found = only(Bench().evaluate(samples, "ssim", manifest=manifest), "ssim")
+    assert found.value == pytest.approx(1.0)
+    write_manifest(samples, {f"{index:04d}.png": f"../content/{index:04d}.png" for index in range(4)})
+    assert only(Bench().evaluate(samples, "ssim", manifest=manifest), "ssim").value < 0.9
+
+
+def test_an_image_that_the_manifest_leaves_out_is_named(samples: Path) -> None:
+    manifest = write_manifest(samples, {"0000.png": "0001.png", "0001.png": "0000.png", "0002.png": "0003.png"})
+    evaluation = Bench().evaluate(samples, "ssim")
+    assert only(evaluation, "ssim").images == 3
+    (skipped,) = evaluation.skipped
+    assert skipped.path == str(samples / "0003.png")
+    assert skipped.reason == f"no content partner named for it in {manifest}"
+
+
+def test_a_partner_that_is_not_there_is_named(samples: Path) -> None:
+    write_manifest(samples, {"0000.png": "gone.png", "0001.png": "0001.png"})
+    evaluation = Bench().evaluate(samples, "ssim")
+    assert only(evaluation, "ssim").images == 1
+    assert any("gone.png is unusable: vanished" in item.reason for item in evaluation.skipped)
+
+
+def test_a_manifest_without_the_field_is_a_named_state(samples: Path) -> None:
+    manifest = write_manifest(samples, {"0000.png": "a cat"}, field="prompt")
+    score = only(Bench().evaluate(samples, "ssim"), "ssim")
+    assert score.state is ScoreState.NO_PAIRS
+    assert score.detail == f"the manifest {manifest} names no content"
+
+
+def test_a_broken_manifest_fails_those_who_need_it_and_nobody_else(samples: Path) -> None:
+    (samples / "manifest.jsonl").write_text("{")
+    evaluation = Bench().evaluate(samples, "ssim", "fd_efficientnet_lite0", reference=samples)
+    assert only(evaluation, "ssim").state is ScoreState.FAILED
+    assert "manifest.jsonl:1: not a JSON object" in only(evaluation, "ssim").detail
+    assert only(evaluation, "fd_efficientnet_lite0").state is ScoreState.OK
+
+
+def test_the_manifest_is_part_of_the_snapshot(samples: Path) -> None:
+    write_manifest(samples, {"0000.png": "0001.png"})
+    digest = listing.fingerprint(listing.parts(listing.scan(str(samples))))
+    assert only(Bench().evaluate(samples, "ssim", digest=digest), "ssim").images == 1
+    write_manifest(samples, {"0000.png": "0001.png", "0001.png": "0000.png"})
+    with pytest.raises(ChangedError):
+        Bench().evaluate(samples, "ssim", digest=digest)
