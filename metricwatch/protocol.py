@@ -43,7 +43,8 @@ class Evaluate:
     path is a directory, or one image; members names files below it (None: every image in it). digest is the
     fingerprint of its images at the time it settled, "" to skip the check. options maps a metric to its options. An
     image's partners and prompt come from a manifest.jsonl in its own directory, else from the manifest named here, else
-    from content, style (directories, by file stem) and prompt (one text for all).
+    from content, style (directories, by file stem) and prompt (one text for all). patient: where the GPU has no room,
+    ask to be called again; otherwise those metrics have failed.
     """
 
     job: int
@@ -57,6 +58,7 @@ class Evaluate:
     style: str | None = None
     manifest: str | None = None
     prompt: str = ""
+    patient: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,6 +161,10 @@ class Metric(ABC):
     def compute(self) -> Sequence[Value]:
         """The scores of what was seen so far. Never NaN: a score without a value has a named state."""
 
+    def reads_prompts(self) -> bool:
+        """True when the images' own prompts matter to it: those of a spec that needs them, and others that say so."""
+        return "prompt" in self.spec.needs
+
     def texts(self) -> tuple[str, ...]:
         """The texts, beside the images' own prompts, whose embeddings it reads from Batch.text_features."""
         return ()

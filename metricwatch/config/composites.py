@@ -11,6 +11,7 @@ from metricwatch import catalog
 from metricwatch.config.context import Context, Section, context_of
 from metricwatch.config.expressions import PROGRESS, Expression, parse_expression
 from metricwatch.config.secrets import quoted
+from metricwatch.errors import PluginError
 
 PREFIX = "composite_"
 
@@ -78,8 +79,25 @@ def _refuse_unknown(name: str, context: Context) -> None:
 
 
 def gives(metrics: tuple[str, ...], key: str) -> bool:
-    """True for the name of one of the metrics, and for what may be a part of its scores: gram_style_loss_relu1_1."""
-    return any(key == name or key.startswith(f"{name}_") for name in metrics)
+    """True for the name of one of the metrics, and for a key of its own: gram_style_loss_relu1_1.
+
+    Imports metrics only where no name is the key itself. One that cannot be imported may give anything that begins
+    with its name.
+    """
+    if key in metrics:
+        return True
+    if key in catalog.names("metrics"):
+        return False
+    return any(_has_key(name, key) for name in metrics if name in catalog.names("metrics"))
+
+
+def _has_key(name: str, key: str) -> bool:
+    try:
+        keys = catalog.load_metric(name).spec.keys
+    except PluginError:
+        return key.startswith(f"{name}_")
+    below = [known for known in keys if known == name or known.startswith(f"{name}_")]
+    return key in (below or keys)
 
 
 def _usable_name(name: str, info: ValidationInfo[Any]) -> str:

@@ -76,6 +76,9 @@ class ClipStyleScore(PerImageMetric):
         reads_images=False,
     )
 
+    def reads_prompts(self) -> bool:
+        return not self.options.prompt
+
     def texts(self) -> tuple[str, ...]:
         return (*((self.options.prompt,) if self.options.prompt else ()), *self.options.contrast)
 

@@ -257,6 +257,7 @@ def _spec(ending: str, extractor: str) -> MetricSpec:
         higher_is_better=True,
         extractors=(extractor,),
         needs=frozenset({"reference"}),
+        statistics="neighbours",
         reads_images=False,
     )
 

@@ -93,9 +93,12 @@ def _cut(text: str) -> str:
 
 
 def request_for(
-    job: Job, entry: WatchEntry, metrics: tuple[str, ...], options: Mapping[str, Mapping[str, Any]]
+    job: Job, entry: WatchEntry, metrics: tuple[str, ...], options: Mapping[str, Mapping[str, Any]], *, patient: bool
 ) -> Evaluate:
-    """What the worker is asked to do for a job of this watch entry. options: by metric, where it has any."""
+    """What the worker is asked to do for a job of this watch entry. options: by metric, where it has any.
+
+    patient: whether a full GPU is a reason to wait.
+    """
     pairs = entry.pairs
     return Evaluate(
         job=job.id,
@@ -109,4 +112,5 @@ def request_for(
         style=str(pairs.style) if pairs and pairs.style else None,
         manifest=str(pairs.manifest) if pairs and pairs.manifest else None,
         prompt=pairs.prompt or "" if pairs else "",
+        patient=patient,
     )

@@ -34,6 +34,8 @@ _MOST_RESTART = timedelta(minutes=1)
 # A job that takes its worker down twice will do so a third time.
 _MOST_CRASHES = 2
 _MOST_FALSE_STARTS = 5
+# A GPU that is full is waited for so often, which takes hours; then the metrics that fit are scored without the others.
+_MOST_WAITS = 20
 # Files that change under the reader have a new revision by then, or are written without end.
 _MOST_CHANGES = 5
 
@@ -313,7 +315,9 @@ class Supervisor:
             return 0
         self._job = job
         self._heard = self._renewed = self._progressed = self._clock.monotonic()
-        worker.send(request_for(job, self._entries[job.snapshot.source], self._metrics, self._metric_options))
+        entry = self._entries[job.snapshot.source]
+        patient = job.attempt <= _MOST_WAITS
+        worker.send(request_for(job, entry, self._metrics, self._metric_options, patient=patient))
         return 1
 
     def _start_worker(self) -> int:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import PIL
 import torch
 
 from metricwatch import __version__
@@ -15,7 +14,7 @@ from metricwatch.api import Need
 from metricwatch.errors import InputError, TemporaryError
 from metricwatch.protocol import Configure, Evaluate
 from metricwatch.records import Evaluation, ScoreState, Skipped
-from metricwatch.worker.batches import keep
+from metricwatch.worker.batches import is_no_room, keep
 from metricwatch.worker.feature_cache import FeatureCache
 from metricwatch.worker.loading import Extractors
 from metricwatch.worker.log import LogLine, describe, log_failure
@@ -28,6 +27,10 @@ from metricwatch.worker.reference_cache import ReferenceCache
 from metricwatch.worker.references import References
 from metricwatch.worker.samples import check_unchanged, list_samples
 from metricwatch.worker.scoring import Scoring, group
+from metricwatch.worker.versions import version
+
+# They decode pictures, prepare them and compute: another version of one may round otherwise.
+_MAKERS = ("torch", "torchvision", "pillow", "timm", "transformers")
 
 
 class Evaluator:
@@ -44,6 +47,7 @@ class Evaluator:
         self._log = log
         self._progress = progress
         self._clock = clock
+        self._patient = True
         self._extractors = Extractors(configure, device, log, clock)
         self._cache = FeatureCache(configure.cache, configure.feature_cache_bytes, log)
         self._pipeline = Pipeline(device, self._cache, batch_size=configure.batch_size, max_pixels=configure.max_pixels)
@@ -56,7 +60,7 @@ class Evaluator:
             "metricwatch": __version__,
         }
         # What numbers depend on beside the pictures and the weights: those of another make are computed anew.
-        makers = (configure.precision, device.type, torch.__version__, PIL.__version__)
+        makers = [configure.precision, device.type, str(configure.max_pixels), __version__, *map(version, _MAKERS)]
         self._context = digest_of(*(maker.encode() for maker in makers))
         directory = os.path.join(configure.cache, "references") if configure.cache else ""
         self._references = References(
@@ -74,6 +78,7 @@ class Evaluator:
         those of the request's digest (any more), TemporaryError when trying again may help.
         """
         started = self._clock()
+        self._patient = request.patient
         before = self._work()
         self._progress.phase("listing")
         samples = list_samples(request)
@@ -184,6 +189,7 @@ class Evaluator:
             plan_of([scoring for scoring in scorings if not scoring.ended], self._context),
             skip=lambda path, reason: skipped.append(Skipped(path=path, reason=reason)),
             advance=self._progress.advance,
+            patient=self._patient,
         ):
             read += len(batch)
             pairs.add(batch)
@@ -203,10 +209,10 @@ class Evaluator:
     def _fail(self, scoring: Scoring, error: Exception) -> None:
         if isinstance(error, TemporaryError):
             raise error
-        if isinstance(error, torch.cuda.OutOfMemoryError):
+        if is_no_room(error) and self._patient:
             # The training job shares the GPU and may need less of it later.
             torch.cuda.empty_cache()
-            raise TemporaryError(f"metric {scoring.name!r}: the GPU has no room: {error}") from error
+            raise TemporaryError(f"metric {scoring.name!r}: there is no room: {error}") from error
         scoring.end(ScoreState.FAILED, describe(error))
         log_failure(self._log, "metric failed", error, metric=scoring.name)
 

@@ -26,17 +26,15 @@ CREATE TABLE IF NOT EXISTS rows (
   data BLOB NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS rows_by_use ON rows (used);
-CREATE TABLE IF NOT EXISTS totals (bytes INTEGER NOT NULL) STRICT;
-INSERT INTO totals SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM totals);
 """
 _KINDS = {"<f4", "<f8"}
-# What SQLite itself needs for a row, about: key twice, index, headers.
-_OVERHEAD = 120
 # Below SQLite's limit of variables in a statement, in its oldest form.
 _AT_ONCE = 500
 # A row's time of use is written anew after this long only: it serves to find what nobody has asked for in weeks.
 _USE_GRAIN_SECONDS = 3600
 _SLACK = 0.9
+# Another process that holds the file for so long is not waited for again at each batch.
+_BUSY_SECONDS = 120.0
 
 
 class FeatureCache:
@@ -56,6 +54,7 @@ class FeatureCache:
         self._touched: set[bytes] = set()
         self._refused = not directory or capacity <= 0
         self._begun_anew = False
+        self._not_before = 0.0
         self._db: sqlite3.Connection | None = None
 
     def load(self, keys: Sequence[bytes]) -> dict[bytes, Row]:
@@ -77,14 +76,16 @@ class FeatureCache:
 
     def _guarded(self, action: Callable[[sqlite3.Connection], object]) -> dict[bytes, Row] | None:
         """Run an action on the open file; None where the file does not play along."""
-        if self._refused:
+        if self._refused or self._now() < self._not_before:
             return None
         try:
             if self._db is None:
                 self._db = self._open()
             result = action(self._db)
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) and "busy" not in str(error):
+            if "locked" in str(error) or "busy" in str(error):
+                self._not_before = self._now() + _BUSY_SECONDS
+            else:
                 self._refuse(str(error))
         except sqlite3.DatabaseError as error:
             self._set_aside(str(error))
@@ -98,6 +99,8 @@ class FeatureCache:
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
         try:
+            # Before the first table, or it has no effect.
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             db.executescript(_SCHEMA)
@@ -128,32 +131,29 @@ class FeatureCache:
             for key, row in rows.items():
                 kind = "<f8" if row.dtype == np.float64 else "<f4"
                 data = np.ascontiguousarray(row, dtype=kind).tobytes()
-                old = db.execute("SELECT length(data) FROM rows WHERE key = ?", (key,)).fetchone()
                 db.execute(
                     "INSERT OR REPLACE INTO rows (key, used, kind, crc, data) VALUES (?, ?, ?, ?, ?)",
                     (key, used, kind, zlib.crc32(data), data),
                 )
-                grown = len(data) - old[0] if old else len(data) + _OVERHEAD
-                db.execute("UPDATE totals SET bytes = bytes + ?", (grown,))
-            self._evict(db)
+            evicted = self._evict(db)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+        if evicted:
+            # Gives the pages back to the disk.
+            db.execute("PRAGMA incremental_vacuum").fetchall()
 
-    def _evict(self, db: sqlite3.Connection) -> None:
-        (total,) = db.execute("SELECT bytes FROM totals").fetchone()
-        if total <= self._capacity:
-            return
-        freed, gone = 0, []
-        for key, size in db.execute("SELECT key, length(data) FROM rows ORDER BY used, rowid"):
-            if total - freed <= _SLACK * self._capacity:
-                break
-            freed += size + _OVERHEAD
-            gone.append((key,))
-        db.executemany("DELETE FROM rows WHERE key = ?", gone)
-        db.execute("UPDATE totals SET bytes = max(0, bytes - ?)", (freed,))
+    def _evict(self, db: sqlite3.Connection) -> bool:
+        if _bytes(db) <= self._capacity:
+            return False
+        (rows,) = db.execute("SELECT count(*) FROM rows").fetchone()
+        while rows and (taken := _bytes(db)) > _SLACK * self._capacity:
+            surplus = 1 + int(rows * (taken - _SLACK * self._capacity) / taken)
+            oldest = "SELECT rowid FROM rows ORDER BY used, rowid LIMIT ?"
+            rows -= db.execute(f"DELETE FROM rows WHERE rowid IN ({oldest})", (surplus,)).rowcount  # noqa: S608 - a constant
+        return True
 
     def _touch(self, db: sqlite3.Connection) -> None:
         used = int(self._now())
@@ -199,3 +199,11 @@ class FeatureCache:
 def _remove(path: str) -> None:
     if os.path.exists(path):
         os.unlink(path)
+
+
+def _bytes(db: sqlite3.Connection) -> int:
+    """What the file takes on the disk, or could be cut to."""
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    (free,) = db.execute("PRAGMA freelist_count").fetchone()
+    (size,) = db.execute("PRAGMA page_size").fetchone()
+    return int(pages - free) * int(size)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
+import threading
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,11 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 Image.init()
 # Where Pillow shows 16-bit grey as 32-bit integers.
 _SIXTEEN_BIT_FORMATS = frozenset({"PNG", "PPM"})
+# How the reason begins for a file that the disk would not give: it may tomorrow.
+READ_ERROR = "cannot be read"
+_MOST_SLENDER = 100
+_LARGE = 8_000_000
+_one_at_a_time = threading.Lock()
 # Four channels of 16 bits; and room for headers, profiles and thumbnails.
 _BYTES_A_PIXEL = 8
 _FILE_ALLOWANCE = 64_000_000
@@ -39,6 +46,8 @@ def read(path: str, max_pixels: int) -> bytes:
             return file.read()
     except OSError as error:
         raise UnusableImageError(_reason(error, max_pixels)) from error
+    except ValueError as error:
+        raise UnusableImageError(f"not a path of a file: {error}") from error
 
 
 def _unreadable(status: os.stat_result, max_pixels: int) -> str:
@@ -61,7 +70,9 @@ def decode(content: bytes, max_pixels: int) -> Pixels:
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _check_size(image, max_pixels)
-            return _to_rgb(image)
+            # On eight threads at once, eight of these are more memory than the network takes.
+            with _one_at_a_time if image.width * image.height > _LARGE else contextlib.nullcontext():
+                return _to_rgb(image)
     except UnusableImageError:
         raise
     except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error, zlib.error ... on damage
@@ -72,6 +83,9 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise UnusableImageError(f"{width} x {height} pixels, over the limit of {max_pixels}")
+    if max(width, height) > _MOST_SLENDER * min(width, height):
+        # Networks that keep the shape of a picture would make a huge one of it.
+        raise UnusableImageError(f"{width} x {height} pixels: one side is over {_MOST_SLENDER} times the other")
 
 
 def _reason(error: Exception, max_pixels: int) -> str:
@@ -83,7 +97,7 @@ def _reason(error: Exception, max_pixels: int) -> str:
         return "vanished before it was read"
     if isinstance(error, OSError):
         # Pillow's own word for damage is an OSError without a number.
-        return f"cannot be read: {error.strerror}" if error.errno else f"truncated or damaged: {error}"
+        return f"{READ_ERROR}: {error.strerror}" if error.errno else f"truncated or damaged: {error}"
     return f"cannot be decoded: {error!r}"
 
 

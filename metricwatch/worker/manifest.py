@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from metricwatch.errors import InputError
 
 _FIELDS = ("image", "content", "style", "prompt")
 # A line of text for each of a million images.
-_MOST_BYTES = 1_000_000_000
+_MOST_BYTES = 500_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +45,16 @@ def read_manifest(path: str) -> Manifest:
     try:
         if os.path.getsize(path) > _MOST_BYTES:
             raise InputError(f"{path}: over {_MOST_BYTES} bytes; is this a manifest?")
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
+        # Of all that Unicode calls the end of a line, JSON lines know one.
+        with open(path, encoding="utf-8", newline="\n") as file:
+            return Manifest(path, _entries(file, path))
     except OSError as error:
         raise InputError(f"cannot read the manifest {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"the manifest {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise InputError(f"the manifest {path} is not UTF-8 text: {error.reason}") from error
+
+
+def _entries(lines: Iterable[str], path: str) -> dict[str, Entry]:
     folder = os.path.dirname(os.path.abspath(path))
     entries: dict[str, Entry] = {}
     for number, line in enumerate(lines, start=1):
@@ -61,13 +65,13 @@ def read_manifest(path: str) -> Manifest:
         if image in entries:
             raise InputError(f"{where}: {image!r} has an entry already; one line an image")
         entries[image] = entry
-    return Manifest(path, entries)
+    return entries
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
         document = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not a JSON object on one line: {error}") from error
     if not isinstance(document, dict):
         raise InputError(f"{where}: a {type(document).__name__} instead of a JSON object")
@@ -75,7 +79,14 @@ def _object(line: str, where: str) -> dict[str, Any]:
         value = document.get(field)
         if value is not None and not isinstance(value, str):
             raise InputError(f"{where}: {field!r} must be a string, not {type(value).__name__}")
+        if value is not None and _strange(value):
+            raise InputError(f"{where}: {field!r} holds a NUL or half a character (a lone surrogate)")
     return document
+
+
+def _strange(text: str) -> bool:
+    """True for text that no file name takes and no encoding knows."""
+    return "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _entry(document: Mapping[str, Any], folder: str, where: str) -> tuple[str, Entry]:

@@ -17,7 +17,7 @@ class PairsDigest:
 
     def add(self, batch: LoadedBatch) -> None:
         for name, digests, prompt in zip(batch.names, batch.digests, batch.prompts, strict=True):
-            self._seen.append((name, {"prompt": prompt.encode()} | dict(digests.items())))
+            self._seen.append((name, {"prompt": prompt.encode(errors="surrogatepass")} | dict(digests.items())))
 
     def provenance(self, kinds: Sequence[Need], prompts: bool) -> dict[str, str]:
         """names_digest and pairs_digest for a metric with these kinds of partners, 16 hex digits; {} without any.

@@ -1,9 +1,9 @@
-"""Files of pictures, each read, hashed and decoded at most once however many items it belongs to."""
+"""Files of pictures, each read, hashed and decoded once however many items it belongs to, as far as memory allows."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from hashlib import blake2b
 
@@ -42,6 +42,12 @@ class Picture:
             self._content = b""
             return self._pixels, True
 
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes now, content and pixels. Waits for nobody: it may be out of date."""
+        content, pixels = self._content, self._pixels
+        return (len(content) if content else 0) + (pixels.nbytes if pixels is not None else 0)
+
     def _read(self) -> tuple[bytes, bytes]:
         if self._failure is not None:
             # A new object each time: its traceback would grow with every raise.
@@ -57,21 +63,36 @@ class Picture:
 
 
 class Pictures:
-    """The pictures of a pass by path. Each is forgotten after as many uses as it has paths in the list."""
+    """The pictures of a pass by path, those that are used more than once kept for their next use.
 
-    def __init__(self, paths: Iterable[str], max_pixels: int) -> None:
+    Kept ones take at most `most_bytes`, the least recently used going first: one that comes back is read anew. After
+    as many uses as its path is in the list a picture is forgotten.
+    """
+
+    def __init__(self, paths: Iterable[str], max_pixels: int, most_bytes: int = 256_000_000) -> None:
         self._uses = Counter(paths)
         self._max_pixels = max_pixels
-        self._open: dict[str, Picture] = {}
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[str, Picture] = OrderedDict()
         self._lock = threading.Lock()
 
     def use(self, path: str) -> Picture:
-        """The picture at a path, one use of which is now taken."""
+        """The picture at a path, one use of which is now taken. Give it back with done() when it is over."""
         with self._lock:
-            picture = self._open.get(path) or Picture(path, self._max_pixels)
+            picture = self._kept.get(path) or Picture(path, self._max_pixels)
             self._uses[path] -= 1
             if self._uses[path] > 0:
-                self._open[path] = picture
+                self._kept[path] = picture
+                self._kept.move_to_end(path)
             else:
-                self._open.pop(path, None)
+                self._kept.pop(path, None)
+                del self._uses[path]
             return picture
+
+    def done(self) -> None:
+        """Some uses are over: let go of what is too much."""
+        with self._lock:
+            total = sum(picture.nbytes for picture in self._kept.values())
+            while total > self._most_bytes and len(self._kept) > 1:
+                _, oldest = self._kept.popitem(last=False)
+                total -= oldest.nbytes

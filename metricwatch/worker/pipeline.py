@@ -37,6 +37,7 @@ class Pipeline:
         *,
         skip: Callable[[str, str], None],
         advance: Callable[[int], None],
+        patient: bool = True,
     ) -> Iterator[LoadedBatch]:
         """Yield all readable items; items that are alike keep their order.
 
@@ -44,9 +45,10 @@ class Pipeline:
         once, for that alone: its partners no longer matter.
 
         When the GPU has no room, the batch is halved and tried again, for the rest of this pass; when one image
-        alone does not fit, TemporaryError: the training job may need less later.
+        alone does not fit, TemporaryError: the training job may need less later. Unless `patient`, the extractor has
+        failed then, as one that raises anything else has: its metrics end, the others go on.
         """
-        maker = BatchMaker(plan, self._cache, self._device, self._batch_size)
+        maker = BatchMaker(plan, self._cache, self._device, self._batch_size, patient=patient)
         for chunk in self._chunks(items, plan, skip, advance):
             yield from maker.batches(chunk)
             advance(len(chunk))

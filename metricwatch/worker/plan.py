@@ -39,7 +39,7 @@ class Measure:
     def key(self, image: bytes, partners: Mapping[Need, bytes], prompt: str) -> bytes:
         """Where the row for these contents is kept; partners must hold all kinds."""
         parts = [b"measure", self.identity, image, *(partners[kind] for kind in self.kinds)]
-        return digest_of(*parts, prompt.encode() if self.reads_prompt else b"")
+        return digest_of(*parts, prompt.encode(errors="surrogatepass") if self.reads_prompt else b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

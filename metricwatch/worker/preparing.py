@@ -65,6 +65,15 @@ class Preparer:
 
     def prepare(self, item: Item) -> Prepared:
         """Read, look up, decode. Never raises for a file that is not usable."""
+        try:
+            prepared = self._prepare(item)
+        finally:
+            self._pictures.done()
+        with self._lock:
+            self.found += len(prepared.features) + len(prepared.measures)
+        return prepared
+
+    def _prepare(self, item: Item) -> Prepared:
         prepared = Prepared(item=item)
         # All uses are taken whatever happens, so that shared pictures are forgotten in time.
         opened: dict[Role, Picture] = {"image": self._pictures.use(item.path)}
@@ -99,6 +108,8 @@ class Preparer:
             # Its partners no longer matter: a broken image is told once, for that alone.
             prepared.usable = False
             prepared.pixels.clear()
+            prepared.features.clear()
+            prepared.measures.clear()
             prepared.skipped = [(item.path, str(error))]
         else:
             path = item.partners[role]
@@ -122,8 +133,6 @@ class Preparer:
         prepared.measures = {measure: rows[key] for measure, key in measures.items() if key in rows}
         prepared.missing_features = tuple(column for column in features if column not in prepared.features)
         prepared.missing_measures = tuple(measure for measure in measures if measure not in prepared.measures)
-        with self._lock:
-            self.found += len(rows)
 
     def _needed(self, prepared: Prepared) -> set[Role]:
         roles: set[Role] = set(self._plan.pixels)

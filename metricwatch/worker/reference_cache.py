@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -11,16 +13,22 @@ import numpy as np
 from metricwatch.api import Arrays
 from metricwatch.worker.log import LogLine
 
+# A writer that is alive has renamed its file long before.
+_ABANDONED_SECONDS = 86_400
+
 
 class ReferenceCache:
     """Files below one directory, each written aside and renamed into place. An empty directory name keeps nothing.
 
+    Above most_bytes those that were used the longest ago go.
+
     When the directory cannot be written, that is said once and work goes on without keeping anything.
     """
 
-    def __init__(self, directory: str, log: LogLine) -> None:
+    def __init__(self, directory: str, log: LogLine, *, most_bytes: int = 4_000_000_000) -> None:
         self._directory = directory
         self._log = log
+        self._most_bytes = most_bytes
         self._refused = not directory
 
     def load(self, key: str) -> Arrays | None:
@@ -31,7 +39,7 @@ class ReferenceCache:
         try:
             # Reading to the end makes zipfile check each member's CRC.
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+                arrays = {name: archive[name] for name in archive.files}
         except FileNotFoundError:
             return None
         except Exception as error:  # noqa: BLE001 - zipfile, zlib and numpy raise what they like on damaged files
@@ -39,6 +47,9 @@ class ReferenceCache:
                 "warning", "kept reference statistics are damaged: computing them anew", path=path, error=str(error)
             )
             return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return arrays
 
     def save(self, key: str, arrays: Arrays) -> None:
         def write(path: str) -> None:
@@ -46,6 +57,7 @@ class ReferenceCache:
                 np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the arrays for options
 
         self._write(f"{key}.npz", write)
+        self._sweep()
 
     def digest_of(self, identity: str) -> str | None:
         """The content digest of files that looked exactly like this before, or None."""
@@ -64,6 +76,21 @@ class ReferenceCache:
                 json.dump({"digest": digest}, file)
 
         self._write(f"seen-{identity}.json", write)
+
+    def _sweep(self) -> None:
+        """Remove the statistics that nobody has asked for the longest, above a size, and what killed writers left."""
+        with contextlib.suppress(OSError):
+            entries = [(entry, entry.stat()) for entry in os.scandir(self._directory) if entry.is_file()]
+            kept = sorted((status.st_mtime, status.st_size, entry.path) for entry, status in entries if _is_kept(entry))
+            surplus = sum(size for _, size, _ in kept) - self._most_bytes
+            # The newest stays, however large it is.
+            for _, size, path in kept[:-1]:
+                if surplus > 0:
+                    os.unlink(path)
+                    surplus -= size
+            for entry, status in entries:
+                if entry.name.endswith(".tmp") and time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                    os.unlink(entry.path)
 
     def _path(self, name: str) -> str:
         return os.path.join(self._directory, name)
@@ -84,5 +111,9 @@ class ReferenceCache:
                 directory=self._directory,
                 error=str(error),
             )
-            if os.path.exists(aside):
+            with contextlib.suppress(OSError):
                 os.unlink(aside)
+
+
+def _is_kept(entry: os.DirEntry[str]) -> bool:
+    return entry.name.endswith(".npz") and not entry.name.startswith(".")

@@ -6,7 +6,7 @@ import os
 import stat
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
@@ -18,7 +18,7 @@ from metricwatch import __version__
 from metricwatch.api import Arrays, Batch, Metric
 from metricwatch.errors import InputError, TemporaryError
 from metricwatch.worker.batches import LoadedBatch
-from metricwatch.worker.images import decode_threads
+from metricwatch.worker.images import READ_ERROR, decode_threads
 from metricwatch.worker.log import LogLine
 from metricwatch.worker.pipeline import Pipeline
 from metricwatch.worker.plan import Features, Item, Plan, digest_of
@@ -35,6 +35,8 @@ _SETTLED_NS = 2_000_000_000
 _KEPT_BYTES = 1_000_000_000
 _LOGGED = 10
 _NPY_MAGIC = b"\x93NUMPY"
+# Beside a metric's own arrays: the names of images that were left out.
+_LEFT_OUT = "left_out_images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,7 @@ class References:
         results: dict[str, Reference | Exception] = {}
         for item in wanted:
             outcome = known[keys[item.name]]
-            results[item.name] = outcome if isinstance(outcome, Exception) else Reference(arrays=outcome, digest=digest)
+            results[item.name] = outcome if isinstance(outcome, Exception) else _reference(outcome, digest)
         return results
 
     def _look(self, path: str) -> Source:
@@ -183,6 +185,16 @@ class References:
                 made[item.name] = error
         return made
 
+    def _tell(self, skipped: Sequence[tuple[str, str]]) -> None:
+        """Log what was left out. Raises TemporaryError for a file that can be read after all."""
+        for path, reason in skipped:
+            if reason.startswith(READ_ERROR) and os.access(path, os.R_OK):
+                raise TemporaryError(f"the reference image {path} {reason}")
+        for path, reason in skipped[:_LOGGED]:
+            self._log("warning", "reference image left out", path=path, reason=reason)
+        if len(skipped) > _LOGGED:
+            self._log("warning", "more reference images left out", images=str(len(skipped) - _LOGGED))
+
     def _from_images(self, source: Source, wanted: list[Wanted], progress: Progress) -> dict[str, Arrays | Exception]:
         progress.phase("reading the reference", len(source.files))
         skipped: list[tuple[str, str]] = []
@@ -207,10 +219,7 @@ class References:
                     metrics[item.name].update(_batch(batch, item))
                 except Exception as error:  # noqa: BLE001 - a plugin may raise anything
                     made[item.name] = error
-        for path, reason in skipped[:_LOGGED]:
-            self._log("warning", "reference image left out", path=path, reason=reason)
-        if len(skipped) > _LOGGED:
-            self._log("warning", "more reference images left out", images=str(len(skipped) - _LOGGED))
+        self._tell(skipped)
         progress.phase("computing reference statistics")
         for name, metric in metrics.items():
             if name not in made:
@@ -222,9 +231,20 @@ def _nbytes(arrays: Arrays) -> int:
     return sum(array.nbytes for array in arrays.values())
 
 
+def _reference(arrays: Arrays, digest: str) -> Reference:
+    """Images that were left out are part of what the statistics are of."""
+    if (left_out := arrays.get(_LEFT_OUT)) is not None:
+        names = (str(name).encode(errors="surrogatepass") for name in left_out)
+        digest = digest_of(digest.encode(), *names).hex()[:16]
+    return Reference(arrays=arrays, digest=digest)
+
+
 def _batch(batch: LoadedBatch, wanted: Wanted) -> Batch:
-    """A reference's images as a metric sees them: without partners, prompts and layers."""
+    """A reference's images as a metric sees them: without partners, prompts and layers. Raises what a network did."""
     names = [each.extractor.name for each in wanted.features]
+    for name in names:
+        if name in batch.failed:
+            raise batch.failed[name]
     return Batch(
         names=batch.names,
         images=batch.images if wanted.reads_images else (),
@@ -233,8 +253,9 @@ def _batch(batch: LoadedBatch, wanted: Wanted) -> Batch:
 
 
 def _statistics(metric: Metric, source: Source, skipped: list[tuple[str, str]]) -> Mapping[str, np.ndarray] | Exception:
+    names = sorted(os.path.basename(path) for path, _ in skipped)
     try:
-        return metric.statistics()
+        return {**metric.statistics(), **({_LEFT_OUT: np.array(names)} if names else {})}
     except InputError as error:
         left_out = f" ({len(skipped)} left out; first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
         return InputError(f"reference {source.path}: {error}{left_out}")

@@ -8,6 +8,8 @@ from torch.nn import functional
 
 # Pixels that are float64 at a time beside the one channel held in full.
 _STRIP = 512 * 512
+# Shrinking by more takes more shared memory than CUDA's kernel has for float64.
+_MOST_ON_CUDA = 16
 
 
 def resized(picture: Tensor, height: int, width: int) -> Tensor:
@@ -18,6 +20,8 @@ def resized(picture: Tensor, height: int, width: int) -> Tensor:
     Takes 3 bytes a pixel to hold the result and up to 8 to make it.
     """
     old_height, old_width = (int(length) for length in picture.shape[-2:])
+    if picture.is_cuda and max(old_height / height, old_width / width) > _MOST_ON_CUDA:
+        return resized(picture.cpu(), height, width).to(picture.device)
     across_first = old_height * width <= height * old_width
     result = torch.empty((picture.shape[0], height, width), dtype=torch.uint8, device=picture.device)
     for channel, target in zip(picture, result, strict=True):

@@ -35,7 +35,10 @@ class Channel:
         self._lock = threading.Lock()
 
     def send(self, reply: Reply) -> None:
-        data = encode(reply)
+        self.write(encode(reply))
+
+    def write(self, data: bytes) -> None:
+        """Write one encoded message, whole."""
         try:
             with self._lock:
                 while data:
@@ -85,10 +88,11 @@ class Worker:
         self._progress.begin(request.job)
         try:
             reply: Reply = Result(job=request.job, evaluation=evaluator.evaluate(request))
+            line = encode(reply)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker lives on
-            reply = self._failure(request, error)
+            line = encode(self._failure(request, error))
         self._progress.end()
-        self._channel.send(reply)
+        self._channel.write(line)
 
     def _failure(self, request: Evaluate, error: Exception) -> Failure:
         from metricwatch.worker.samples import ChangedError

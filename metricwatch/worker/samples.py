@@ -16,7 +16,7 @@ class ChangedError(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleSet:
-    """The image files of a snapshot, by name, in one directory; manifest is the path of the one among them, or None."""
+    """The image files of a snapshot, by name, in one directory; manifest is the path of the one there, or None."""
 
     directory: str
     names: tuple[str, ...]
@@ -36,11 +36,11 @@ def list_samples(request: Evaluate) -> SampleSet:
         suffixes = ", ".join(sorted(listing.IMAGE_SUFFIXES))
         found = f"{len(entries)} file(s), none named {suffixes}" if entries else "it is empty"
         raise InputError(f"no images in {request.path}: {found}")
-    own = any(entry.name == listing.MANIFEST for entry in entries)
+    manifest = os.path.join(directory, listing.MANIFEST)
     return SampleSet(
         directory=directory,
         names=tuple(entry.name for entry in images),
-        manifest=os.path.join(directory, listing.MANIFEST) if own else None,
+        manifest=manifest if os.path.isfile(manifest) else None,
     )
 
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
-from metricwatch import __version__, catalog
-from metricwatch.api import Batch, Metric, Need, PerImageMetric, Value
-from metricwatch.errors import ConfigError
+from metricwatch import catalog
+from metricwatch.api import Batch, Metric, Need, PerImageMetric, Value, listed
+from metricwatch.errors import ConfigError, PluginError
 from metricwatch.records import Score, ScoreState
 from metricwatch.worker.batches import LoadedBatch
 from metricwatch.worker.feature_cache import Row
 from metricwatch.worker.loading import Extractor, Extractors
 from metricwatch.worker.plan import PARTNER_KINDS, Features, Measure, Role, digest_of
 from metricwatch.worker.references import Reference, Wanted
+from metricwatch.worker.versions import make_of
 
 # What a score depends on, beside the images: two scores compare only when all of it is the same.
 SERIES_KEYS = ("extractor_digest", "protocol", "precision", "reference_digest", "options")
@@ -42,6 +43,7 @@ class Scoring:
     measure: Measure | None = None
     ended: tuple[ScoreState, str] | None = None
     values: tuple[Value, ...] = field(default=())
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -82,9 +84,7 @@ class Scoring:
     def _measure(self, metric_class: type[Metric], context: bytes) -> Measure:
         spec = metric_class.spec
         used = [f"{name}={each.digest}={each.protocol}" for name, each in sorted(self.extractors.items())]
-        package = metric_class.__module__.partition(".")[0]
-        parts = [metric_class.__module__, metric_class.__qualname__, _version(package), spec.protocol]
-        parts += [_text(self.options), *used]
+        parts = [make_of(metric_class), spec.protocol, _text(self.options), *used]
         return Measure(
             name=self.name,
             identity=digest_of(context, *(part.encode() for part in parts)),
@@ -99,7 +99,8 @@ class Scoring:
         spec = self.metric_class.spec
         return Wanted(
             name=self.name,
-            kind=spec.statistics or " ".join((self.name, spec.protocol, _text(self.options))),
+            kind=spec.statistics
+            or " ".join((self.name, spec.protocol, _text(self.options), make_of(self.metric_class))),
             make=lambda: self._make(None),
             complete=self.metric_class.complete_statistics,
             features=tuple(Features.of(self.extractors[name], "image", context) for name in spec.extractors),
@@ -108,7 +109,7 @@ class Scoring:
 
     @property
     def reads_prompts(self) -> bool:
-        return self.needs("prompt") or any(extractor.spec.has_text for extractor in self.extractors.values())
+        return self.metric is not None and self.metric.reads_prompts()
 
     def reads(self, kind: Need) -> bool:
         """True when partners of this kind, or prompts, matter to it, needed or not."""
@@ -128,6 +129,12 @@ class Scoring:
         assert self.metric is not None  # noqa: S101 - start() comes first
         if not batch.kinds.issuperset(self.kinds):
             return
+        for name in self.extractors:
+            if name in batch.failed:
+                raise batch.failed[name]
+            if name in self._layers and name in batch.unfit and self.name not in batch.measures:
+                self.left_out.setdefault(batch.unfit[name], []).extend(batch.names)
+                return
         if self.needs("prompt"):
             rows = [row for row, prompt in enumerate(batch.prompts) if prompt]
             if len(rows) < len(batch):
@@ -166,8 +173,8 @@ class Scoring:
 
         prompts = batch.prompts if any(batch.prompts) else ()
         texts = {}
-        if self.reads_prompts:
-            wanted = [*(prompt for prompt in prompts if prompt), *self.metric.texts()]
+        wanted = [*(prompt for prompt in prompts if prompt and self.reads_prompts), *self.metric.texts()]
+        if wanted:
             texts = {
                 name: extractors.texts(extractor, wanted)
                 for name, extractor in self.extractors.items()
@@ -189,9 +196,30 @@ class Scoring:
             text_features=texts,
         )
 
+    @property
+    def _layers(self) -> tuple[str, ...]:
+        return self.metric_class.spec.layers if self.metric_class else ()
+
     def compute(self) -> None:
+        """Ask the metric for its scores. Raises PluginError when they are not what a metric promises."""
         assert self.metric is not None  # noqa: S101 - start() comes first
-        self.values = tuple(self.metric.compute())
+        given = {value.key: value for value in map(_well_formed, self.metric.compute())}
+        if lacking := [key for key in self.keys() if key not in given]:
+            raise PluginError(f"metric {self.name!r} has said nothing of {', '.join(lacking)}")
+        self.values = tuple(self._noted(given[key]) for key in self.keys())
+
+    def _noted(self, value: Value) -> Value:
+        """The value with what was left out before the metric saw it."""
+        if not self.left_out:
+            return value
+        reasons = "; ".join(
+            f"left out for {reason}: {listed(sorted(names))}" for reason, names in sorted(self.left_out.items())
+        )
+        if value.state is ScoreState.OK:
+            return replace(value, detail=f"{value.detail}; {reasons}" if value.detail else reasons)
+        if value.images:
+            return value
+        return replace(value, state=ScoreState.TOO_FEW_IMAGES, detail=reasons)
 
     def keys(self) -> tuple[str, ...]:
         """The keys that were asked for: a name that is a key means that key and those below it, else all."""
@@ -213,7 +241,7 @@ class Scoring:
             state, detail = self.ended
             values = [Value(key=key, value=None, images=0, state=state, detail=detail) for key in wanted]
         else:
-            values = [_checked(value, self.name) for value in self.values if value.key in wanted]
+            values = list(self.values)
         return [
             Score(
                 key=value.key,
@@ -272,16 +300,6 @@ def _pools(spec: Any, name: str) -> bool:
     return bool(spec) and (name in spec.extractors or name in spec.partner_extractors)
 
 
-def _version(package: str) -> str:
-    """The version of a plugin's package, so that an update's numbers are not mixed with those before."""
-    from importlib import metadata
-
-    if package == "metricwatch":
-        return __version__
-    found = metadata.packages_distributions().get(package, [])
-    return ",".join(f"{name}=={metadata.version(name)}" for name in found)
-
-
 def _text(options: Mapping[str, Any]) -> str:
     return json.dumps(options, sort_keys=True, separators=(",", ":")) if options else ""
 
@@ -292,12 +310,22 @@ def _series(key: str, provenance: Mapping[str, str]) -> str:
     return blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
 
 
-def _checked(value: Value, metric: str) -> Value:
-    """The value as returned, or a failed one where the metric broke its promise never to return NaN."""
-    if value.state is not ScoreState.OK:
-        return Value(key=value.key, value=None, images=int(value.images), state=value.state, detail=value.detail)
-    if value.value is None or not math.isfinite(value.value):
-        detail = f"metric {metric!r} returned {value.value} as if it were a score"
-        return Value(key=value.key, value=None, images=int(value.images), state=ScoreState.FAILED, detail=detail)
-    stderr = float(value.stderr) if value.stderr is not None and math.isfinite(value.stderr) else None
-    return Value(key=value.key, value=float(value.value), images=int(value.images), stderr=stderr, detail=value.detail)
+def _well_formed(value: object) -> Value:
+    """A value as a metric promises it, with plain numbers. Raises PluginError for anything else."""
+    if not isinstance(value, Value):
+        raise PluginError(f"a metric must return values, not {type(value).__name__}")
+    try:
+        images = int(value.images)
+        if value.state is not ScoreState.OK:
+            return Value(
+                key=value.key, value=None, images=images, state=ScoreState(value.state), detail=str(value.detail)
+            )
+        number = math.nan if value.value is None else float(value.value)
+        stderr = None if value.stderr is None else float(value.stderr)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"{value.key}: {value!r} is no score: {error}") from error
+    if not math.isfinite(number):
+        detail = f"{value.key} came out as {value.value}"
+        return Value(key=value.key, value=None, images=images, state=ScoreState.NON_FINITE, detail=detail)
+    stderr = stderr if stderr is not None and math.isfinite(stderr) else None
+    return Value(key=value.key, value=number, images=images, stderr=stderr, detail=str(value.detail))

@@ -54,8 +54,9 @@ def test_a_composite_is_an_expression_or_a_mapping_with_one(read):
 
 
 def test_a_composite_may_stand_on_several_lines_and_use_parts_of_a_metric(read):
-    composite = read(BASE + "composites:\n  q: >\n    0.5*fid_part\n    + 0.5*ssim\n").composites["q"]
-    assert composite.parsed.names == {"fid_part", "ssim"}
+    base = BASE.replace("ssim]", "ssim, gram_style_loss]")
+    composite = read(base + "composites:\n  q: >\n    0.5*gram_style_loss_relu3_1\n    + 0.5*ssim\n").composites["q"]
+    assert composite.parsed.names == {"gram_style_loss_relu3_1", "ssim"}
 
 
 def test_a_rule_may_watch_a_composite(read):
@@ -68,6 +69,8 @@ def test_a_rule_may_watch_a_composite(read):
     [
         ("{q: 'fdi'}", "composites.q: unknown name 'fdi'; did you mean 'fid'?"),
         ("{q: 'fd_efficientnet_lite0'}", "composites.q: metric 'fd_efficientnet_lite0' is not computed; add it to met"),
+        ("{q: 'fid_inf'}", "composites.q: metric 'fid_inf' is not computed; add it to metrics"),
+        ("{q: 'fid_part'}", "composites.q: unknown name 'fid_part'"),
         ("{q: fid, r: '2*q'}", "composites.r: refers to the composite 'q'; a composite is made of metrics, not of co"),
         ("{q: fid, r: 'composite_q'}", "composites.r: refers to the composite 'composite_q'"),
         ("{q: 'fid + open(1)'}", "composites.q: 'open' is not a function; there are min(a, b, ...)"),

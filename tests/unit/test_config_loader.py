@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from metricwatch.config import Config, StateRule, Telemetry, WorkerConfig, load_config
+from metricwatch.errors import ConfigError
 from metricwatch.records import Run, ScoreState
 from tests.support import plugin
 
@@ -134,9 +135,11 @@ def test_rules_are_read_with_percent_and_defaults(read):
 
 
 def test_a_rule_may_name_a_part_of_a_configured_metric(read):
-    assert (
-        read(MINIMAL + "rules: [{name: x, metric: fid_stderr, moves: 0.1, across: 5}]").rules[0].metric == "fid_stderr"
-    )
+    text = MINIMAL.replace("[fid]", "[fid, gram_style_loss]")
+    rule = "rules: [{name: x, metric: gram_style_loss_relu1_1, moves: 0.1, across: 5}]"
+    assert read(text + rule).rules[0].metric == "gram_style_loss_relu1_1"
+    with pytest.raises(ConfigError, match="unknown metric 'fid_stderr'"):
+        read(MINIMAL + rule.replace("gram_style_loss_relu1_1", "fid_stderr"))
 
 
 def test_variables_are_replaced_in_any_string(read):

@@ -27,6 +27,13 @@ def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
     assert entry.prompt == "a cat"
 
 
+def test_what_unicode_calls_the_end_of_a_line_may_stand_in_a_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.jsonl"
+    lines = [json.dumps({"image": f"{n}.png", "prompt": "a\u2028b\u0085c\x0c"}, ensure_ascii=False) for n in range(2)]
+    path.write_text("\r\n".join(lines), encoding="utf-8", newline="")
+    assert read_manifest(str(path)).find("1.png").prompt == "a\u2028b\u0085c\x0c"
+
+
 def test_an_image_is_found_by_name_or_by_stem(tmp_path: Path) -> None:
     manifest = read_manifest(
         write(tmp_path, {"image": "a.png", "prompt": "A"}, "", {"image": "out/b", "prompt": "B"}, {"image": "c.d"})
@@ -47,6 +54,9 @@ def test_an_image_is_found_by_name_or_by_stem(tmp_path: Path) -> None:
         ({"content": "x.png"}, "names no 'image'"),
         ({"image": "a.png", "prompt": 3}, "'prompt' must be a string, not int"),
         ({"image": "good.png"}, "'good.png' has an entry already"),
+        ({"image": "a.png", "content": "a\0b.png"}, "'content' holds a NUL"),
+        ('{"image": "a.png", "prompt": "\\ud800"}', "'prompt' holds a NUL or half a character"),
+        ("[" * 100_000, "not a JSON object on one line"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: object, complaint: str) -> None:

@@ -80,6 +80,20 @@ def test_a_broken_manifest_fails_those_who_need_it_and_nobody_else(samples: Path
     assert only(evaluation, "fd_efficientnet_lite0").state is ScoreState.OK
 
 
+@pytest.mark.parametrize("members", [("0000.png", "0001.png"), None])
+def test_flat_samples_have_the_manifest_of_their_directory(samples: Path, members: tuple[str, ...] | None) -> None:
+    write_manifest(samples, {"0000.png": "0000.png", "0001.png": "0001.png"})
+    path = samples if members else samples / "0000.png"
+    score = only(Bench().evaluate(path, "ssim", members=members), "ssim")
+    assert (score.value, score.images) == (pytest.approx(1.0), 2 if members else 1)
+
+
+def test_a_prompt_that_nobody_reads_is_no_part_of_what_a_score_depends_on(samples: Path, content: Path) -> None:
+    one = only(Bench().evaluate(samples, "ssim", content=content, prompt="a cat"), "ssim")
+    other = only(Bench().evaluate(samples, "ssim", content=content, prompt="a dog"), "ssim")
+    assert one.provenance["pairs_digest"] == other.provenance["pairs_digest"]
+
+
 def test_the_manifest_is_part_of_the_snapshot(samples: Path) -> None:
     write_manifest(samples, {"0000.png": "0001.png"})
     digest = listing.fingerprint(listing.parts(listing.scan(str(samples))))

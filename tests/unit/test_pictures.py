@@ -56,4 +56,4 @@ def test_a_shared_picture_is_kept_until_its_last_use(path: str) -> None:
     first = pictures.use(path)
     assert pictures.use(path) is first
     assert pictures.use(path) is first
-    assert not pictures._open
+    assert not pictures._kept
