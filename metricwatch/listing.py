@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
@@ -18,11 +19,19 @@ _TEMPORARY_SUFFIXES = (".tmp", ".temp", ".part", ".partial", ".incomplete", ".sw
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
-    """A file as a directory scan sees it; name is relative to the scanned directory."""
+    """A file as a directory scan sees it; name is relative to the scanned directory.
+
+    ctime_ns also moves when a copy that keeps size and time is put in its place; 0 where nobody asks for it.
+    """
 
     name: str
     size: int
     mtime_ns: int
+    ctime_ns: int = 0
+
+    @classmethod
+    def of(cls, name: str, status: os.stat_result) -> Self:
+        return cls(name=name, size=status.st_size, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
 
 
 def is_temporary(name: str) -> bool:
@@ -49,7 +58,7 @@ def scan(directory: str) -> list[FileEntry]:
                 status = item.stat()
             except OSError:
                 continue
-            entries.append(FileEntry(name=item.name, size=status.st_size, mtime_ns=status.st_mtime_ns))
+            entries.append(FileEntry.of(item.name, status))
     return sorted(entries, key=lambda entry: entry.name)
 
 

@@ -37,6 +37,7 @@ class PerImageMetric(Metric):
         usable = batch.select(self.usable(batch))
         if len(usable):
             self.take(usable.names, self.measure(usable))
+            self.attend(usable)
 
     def usable(self, batch: Batch) -> list[int]:
         """The places of the images that can be measured. The others are left out, and named in the scores' detail."""
@@ -58,6 +59,9 @@ class PerImageMetric(Metric):
         """Take in what measure() gave for the images of these names, now or earlier."""
         for name, row in zip(names, rows, strict=True):
             self._rows.append((name, tuple(float(number) for number in row)))
+
+    def attend(self, batch: Batch) -> None:
+        """See the features (not the pictures) of images that were taken. For a metric that is more than a mean."""
 
     def merge(self, other: Self) -> None:
         self._rows.extend(other._rows)

@@ -156,7 +156,7 @@ def _show(document: dict[str, Any]) -> None:
                 [_score_row(score) for score in run["latest"]],
                 console=screen,
             )
-        for detail in dict.fromkeys(score["detail"] for score in run["latest"] if score["state"] != "ok"):
+        for detail in dict.fromkeys(score["detail"] for score in run["latest"] if score["detail"]):
             keys = ", ".join(score["key"] for score in run["latest"] if score["detail"] == detail)
             # Unwrapped: it may hold a path or an address to copy.
             screen.print(f"{keys}: {detail}", soft_wrap=True)

@@ -104,7 +104,7 @@ class _Check:
     def names(self, node: ast.expr, depth: int = 1) -> frozenset[str]:
         """The names below a node. Raises ValueError naming what does not belong, or what has no value."""
         if depth > _MAX_DEPTH:
-            raise ValueError(f"is nested deeper than {_MAX_DEPTH} levels; split it into several composites")
+            raise ValueError(f"has more than {_MAX_DEPTH} operations in a row or inside each other; make it shorter")
         names: frozenset[str] = frozenset().union(*(self.names(part, depth + 1) for part in self._parts(node)))
         if isinstance(node, ast.Name):
             return names | {node.id}

@@ -39,7 +39,13 @@ class TorchHubFile(WeightsSource):
     def fetch(self, progress: Progress = silent, environ: Mapping[str, str] = os.environ) -> str:
         path = self.place(environ)
         if os.path.isfile(path):
-            return path
+            found = self.digest(path)
+            if found.startswith(self.published):
+                return path
+            raise MissingWeightsError(
+                f"{self.extractor}: {path} is there, but it is not the published file: its SHA-256 begins {found[:8]}, "
+                f"not {self.published}; remove it and fetch again, or {self.advice()}"
+            )
         from metricwatch.extractors.download import download
 
         try:

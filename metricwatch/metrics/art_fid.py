@@ -12,7 +12,7 @@ from metricwatch.api import Arrays, Batch, ExtractorInfo, Metric, MetricSpec, Pe
 _EXTRACTOR = ExtractorInfo(name="art-inception-v3", key="art_inception_v3", dimensions=2048)
 
 
-class ArtFid(Metric):
+class ArtFid(PerImageMetric):
     """(1 + LPIPS) · (1 + FID), as the package art-fid computes it with --mode art_fid.
 
     LPIPS is on AlexNet, the mean over images and their content partners; FID is the Fréchet distance to the reference,
@@ -39,13 +39,28 @@ class ArtFid(Metric):
         self._content: PerImageMetric = _plugin("lpips")()
         self._style = _distance()(reference)
 
+    def obstacle(self, height: int, width: int) -> str:
+        return self._content.obstacle(height, width)
+
+    def measure(self, batch: Batch) -> Sequence[Sequence[float]]:
+        """Each image's LPIPS."""
+        return self._content.measure(batch)
+
+    def take(self, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+        self._content.take(names, rows)
+
+    def attend(self, batch: Batch) -> None:
+        self._style.update(batch)
+
     def update(self, batch: Batch) -> None:
         # The images of a reference come without partners; small ones come without layers, and are left out.
         if batch.content or batch.content_layers:
-            batch = batch.select(self._content.usable(batch))
-            if len(batch):
-                self._content.take(batch.names, self._content.measure(batch))
-        self._style.update(batch)
+            super().update(batch)
+        else:
+            self._style.update(batch)
+
+    def leave_out(self, name: str, reason: str) -> None:
+        self._content.leave_out(name, reason)
 
     def merge(self, other: Self) -> None:
         self._content.merge(other._content)

@@ -48,6 +48,8 @@ class ClipStyleOptions:
     contrast: tuple[str, ...] = ("a photo",)
 
     def __post_init__(self) -> None:
+        if not all(text.strip() for text in self.contrast):
+            raise ConfigError("clip_style_score: a contrast prompt is blank; write a text such as 'a photo'")
         if not self.contrast:
             raise ConfigError(
                 "clip_style_score: contrast is empty, and the probability of a prompt among itself alone is always 1; "

@@ -70,8 +70,7 @@ class Neighbourhoods(FeatureMetric):
 
     Options = NeighbourOptions
     options: NeighbourOptions
-    minimum = 6
-    minimum_reason = "5 nearest neighbours need 6 images"
+    minimum_reason = "a nearest neighbour needs 2 images"
 
     def __init__(self, reference: Arrays | None = None, options: Any = None) -> None:
         super().__init__(reference, options)
@@ -83,30 +82,28 @@ class Neighbourhoods(FeatureMetric):
     def compare(self, features: Float32) -> Sequence[Value]:
         assert self.reference is not None  # noqa: S101 - compute() has seen to it
         reference = np.asarray(self.reference["features"], dtype=np.float32)
-        k, density_k = self.options.neighbours, self.options.density_neighbours
-        most = max(k, density_k)
-        for what, rows in (("the samples", features), ("the reference", reference)):
-            if len(rows) <= most:
-                detail = f"{most} nearest neighbours need {most + 1} images, {what} are {len(rows)}"
-                return self.without_value(ScoreState.TOO_FEW_IMAGES, detail)
         nearest = np.asarray(self.reference["nearest"], dtype=np.float64)
+        n, m = len(features), len(reference)
+        k, density_k = self.options.neighbours, self.options.density_neighbours
+        # Where there are too few neighbours any radius does: the scores that it enters have no value.
         held = _count(
             features,
             reference,
-            radii=nearest[:, k - 1],
-            density_radii=nearest[:, density_k - 1],
-            sample_radii=_nearest(features, k)[:, k - 1],
+            radii=nearest[:, min(k, m - 1) - 1],
+            density_radii=nearest[:, min(density_k, m - 1) - 1],
+            sample_radii=_nearest(features, min(k, n - 1))[:, -1],
         )
-        n = len(features)
         numbers = (
-            _mean(held.in_closed_ball.astype(np.float64)),
-            (float(held.in_sample_ball.mean()), None),
-            _mean(held.open_balls / density_k),
-            _coverage(held.samples_by_group, n),
+            (_mean(held.in_closed_ball.astype(np.float64)), _lack(k, m, "the reference")),
+            ((float(held.in_sample_ball.mean()), None), _lack(k, n, "the samples")),
+            (_mean(held.open_balls / density_k), _lack(density_k, m, "the reference")),
+            (_coverage(held.samples_by_group, n), _lack(density_k, m, "the reference")),
         )
         return [
-            Value(key=key, value=value, images=n, stderr=stderr)
-            for key, (value, stderr) in zip(self.spec.keys, numbers, strict=True)
+            Value(key=key, value=None, images=n, state=ScoreState.TOO_FEW_IMAGES, detail=lack)
+            if lack
+            else Value(key=key, value=value, images=n, stderr=stderr)
+            for key, ((value, stderr), lack) in zip(self.spec.keys, numbers, strict=True)
         ]
 
     def summarise(self, features: Float32) -> Arrays:
@@ -114,7 +111,7 @@ class Neighbourhoods(FeatureMetric):
 
     @classmethod
     def complete_statistics(cls, arrays: Arrays) -> Arrays:
-        """Accept an array features (M, D) of M >= 6 images; anything else in the file is left alone."""
+        """Accept an array features (M, D) of M >= 2 images; anything else in the file is left alone."""
         key = cls.spec.keys[0]
         if "features" not in arrays:
             raise InputError(
@@ -228,6 +225,11 @@ def _measured(one: Float32, other: Float32, first: npt.NDArray[np.intp], second:
         gap = one[first[part]].astype(np.float64) - other[second[part]]
         squared[part] = np.einsum("ij,ij->i", gap, gap)
     return squared
+
+
+def _lack(k: int, images: int, what: str) -> str:
+    """Why a set has no balls of its k-th nearest neighbours, or ""."""
+    return "" if images > k else f"{k} nearest neighbours need {k + 1} images, {what} are {images}"
 
 
 def _mean(numbers: Float64) -> tuple[float, float]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from metricwatch.records import Score
 
 # Recorded, but two scores that differ in these alone are of one series: the machine, its software, and which images
 # and pairs entered (see pairs_changed).
@@ -26,8 +28,10 @@ def telling(provenance: Mapping[str, str]) -> dict[str, str]:
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """What differs in that which makes a series, by key: the value before and after, "" where there was none."""
+    """What keeps two scores from being compared, by key: the value before and after, "" where there was none."""
     old, new = telling(before), telling(after)
+    for key in _changed_pairs(before, after):
+        old[key], new[key] = before[key], after[key]
     return {
         key: (old.get(key, ""), new.get(key, ""))
         for key in sorted(old.keys() | new.keys())
@@ -48,12 +52,20 @@ def describe_changes(before: Mapping[str, str], after: Mapping[str, str]) -> str
 
 def pairs_changed(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
     """True when images of the same names got other partners. Other names have other partners anyway."""
+    return any(_changed_pairs(before, after))
+
+
+def _changed_pairs(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
     for key in before.keys() & after.keys():
         prefix, dot, last = key.rpartition(".")
         names = f"{prefix}{dot}{_NAMES}"
         if last == _PAIRS and before[key] != after[key] and before.get(names) == after.get(names):
-            return True
-    return False
+            yield key
+
+
+def comparable(before: Score, after: Score) -> bool:
+    """True when both are of one series and no image has got another partner."""
+    return before.series == after.series and not pairs_changed(before.provenance, after.provenance)
 
 
 def shorten(value: str) -> str:

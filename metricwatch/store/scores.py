@@ -10,6 +10,7 @@ from datetime import datetime
 from metricwatch.clock import to_ms
 from metricwatch.records import Evaluation, Job, Score, ScoreState, Skipped
 from metricwatch.store.db import Database
+from metricwatch.store.provenance import comparable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ class Scores:
         for point in reversed(self.series(run, key)):
             if point.score.state is not ScoreState.OK:
                 continue
-            if after is not None and point.score.series != after.score.series:
+            if after is not None and not comparable(point.score, after.score):
                 return SeriesChange(before=point, after=after)
             after = point
         return None

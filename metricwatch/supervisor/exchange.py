@@ -10,7 +10,7 @@ from typing import Any
 from metricwatch.config.watching import WatchEntry
 from metricwatch.protocol import Evaluate
 from metricwatch.records import Evaluation, Job, Point, Score, ScoreState
-from metricwatch.store.provenance import describe_changes, shorten, telling
+from metricwatch.store.provenance import comparable, describe_changes, shorten, telling
 from metricwatch.store.scores import Scores
 
 # What MLflow takes in a tag's name, and more than anybody reads in its value.
@@ -55,7 +55,7 @@ def series_changes(evaluation: Evaluation, before: Mapping[str, Before]) -> Iter
     """The keys whose values can no longer be compared with those before, each with what has changed."""
     for score in evaluation.scores:
         last = before.get(score.key, Before()).with_value
-        if score.value is not None and last is not None and last.series != score.series:
+        if score.value is not None and last is not None and not comparable(last, score):
             yield score.key, describe_changes(last.provenance, score.provenance) or "what it depends on has changed"
 
 
@@ -73,7 +73,7 @@ def tags_of(evaluation: Evaluation, before: Mapping[str, Before], step: int) -> 
         key = _NOT_IN_KEYS.sub("_", score.key)[:_MAX_KEY]
         if (state := _state(score)) != (_state(last.any) if last.any else ScoreState.OK.value):
             tags[f"metricwatch.state.{key}"] = _cut(state)
-        if score.value is not None and (last.with_value is None or last.with_value.series != score.series):
+        if score.value is not None and (last.with_value is None or not comparable(last.with_value, score)):
             tags[f"metricwatch.series.{key}"] = _cut(f"since step {step}: {_said(score)}")
     return tags
 
@@ -83,7 +83,9 @@ def _state(score: Score) -> str:
 
 
 def _said(score: Score) -> str:
-    said = ", ".join(f"{key}={shorten(value)}" for key, value in telling(score.provenance).items())
+    shown = telling(score.provenance)
+    shown |= {key: value for key, value in score.provenance.items() if key == "pairs_digest"}
+    said = ", ".join(f"{key}={shorten(value)}" for key, value in shown.items())
     return said or f"series {score.series}"
 
 

@@ -222,7 +222,9 @@ class Supervisor:
         log.info("evaluated", run=self._name(job), step=step, images=evaluation.images, scores=values)
         for score in evaluation.scores:
             # Of failed ones the worker has said why.
-            if score.state not in {ScoreState.OK, ScoreState.FAILED}:
+            if score.state is ScoreState.OK and score.detail:
+                log.warning("score.incomplete", key=score.key, step=step, reason=score.detail)
+            elif score.state not in {ScoreState.OK, ScoreState.FAILED}:
                 log.warning("score.missing", key=score.key, step=step, reason=score.detail)
         for key, change in series_changes(evaluation, before):
             log.warning("series.changed", run=self._name(job), step=step, key=key, reason=change)

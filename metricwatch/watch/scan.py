@@ -79,7 +79,7 @@ def scan(pattern: str, step_of: StepOf, markers: Sequence[str], every: int | Non
         elif is_marker:
             marked[parent, step] = max(status.st_mtime_ns, marked.get((parent, step), 0))
         else:
-            entry = FileEntry(name=item.name, size=status.st_size, mtime_ns=status.st_mtime_ns)
+            entry = FileEntry.of(item.name, status)
             flat.setdefault((parent, step), []).append(entry)
     for (parent, step), members in sorted(flat.items()):
         members.sort(key=lambda entry: entry.name)

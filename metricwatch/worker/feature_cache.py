@@ -85,6 +85,7 @@ class FeatureCache:
         except sqlite3.OperationalError as error:
             if "locked" in str(error) or "busy" in str(error):
                 self._not_before = self._now() + _BUSY_SECONDS
+                self._log("warning", "the kept features are held by another process: going on without", path=self._path)
             else:
                 self._refuse(str(error))
         except sqlite3.DatabaseError as error:

@@ -46,7 +46,7 @@ def read_manifest(path: str) -> Manifest:
         if os.path.getsize(path) > _MOST_BYTES:
             raise InputError(f"{path}: over {_MOST_BYTES} bytes; is this a manifest?")
         # Of all that Unicode calls the end of a line, JSON lines know one.
-        with open(path, encoding="utf-8", newline="\n") as file:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
             return Manifest(path, _entries(file, path))
     except OSError as error:
         raise InputError(f"cannot read the manifest {path}: {error.strerror}") from error

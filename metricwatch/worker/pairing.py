@@ -121,7 +121,7 @@ class Pairing:
 
     def _prompt(self, name: str) -> str:
         entry = self._manifest.find(name) if self._manifest else None
-        return (entry.prompt if entry and entry.prompt else "") or self._request.prompt
+        return (entry.prompt.strip() if entry and entry.prompt else "") or self._request.prompt.strip()
 
     def _directory(self, kind: Need) -> str | None:
         return self._request.content if kind == "content" else self._request.style

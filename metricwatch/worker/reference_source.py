@@ -21,7 +21,9 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        return listing.fingerprint(self.files)
+        """Over names, sizes and times: that of the last change too, since a copy may keep the others."""
+        changes = ",".join(str(entry.ctime_ns) for entry in self.files)
+        return blake2b(f"{listing.fingerprint(self.files)} {changes}".encode(), digest_size=16).hexdigest()
 
     @property
     def identity(self) -> str:
@@ -51,10 +53,10 @@ def look(path: str) -> Source:
         raise InputError(f"the reference {path} does not exist") from error
     except OSError as error:
         raise InputError(f"the reference {path} cannot be read: {error.strerror}") from error
-    if not path.endswith(".npz"):
+    if not path.lower().endswith(".npz"):
         raise InputError(f"the reference {path} is neither a directory of images nor an .npz file of statistics")
     if not stat.S_ISREG(status.st_mode):
         # Opening a pipe would wait for a writer for ever.
         raise InputError(f"the reference {path} is not a regular file")
-    entry = listing.FileEntry(name=os.path.basename(path), size=status.st_size, mtime_ns=status.st_mtime_ns)
+    entry = listing.FileEntry.of(os.path.basename(path), status)
     return Source(path=path, is_file=True, files=(entry,))

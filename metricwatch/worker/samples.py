@@ -72,7 +72,7 @@ def _entry(directory: str, name: str) -> listing.FileEntry | None:
         status = os.stat(os.path.join(directory, name))
     except OSError:
         return None
-    return listing.FileEntry(name=name, size=status.st_size, mtime_ns=status.st_mtime_ns)
+    return listing.FileEntry.of(name, status)
 
 
 def stem(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -20,6 +19,7 @@ from metricwatch.worker.feature_cache import Row
 from metricwatch.worker.loading import Extractor, Extractors
 from metricwatch.worker.plan import PARTNER_KINDS, Features, Measure, Role, digest_of
 from metricwatch.worker.references import Reference, Wanted
+from metricwatch.worker.values import well_formed
 from metricwatch.worker.versions import make_of
 
 # What a score depends on, beside the images: two scores compare only when all of it is the same.
@@ -145,6 +145,7 @@ class Scoring:
             self.metric.update(self._batch(batch, extractors))
         elif self.name in batch.measures:
             self.metric.take(batch.names, [row.tolist() for row in batch.measures[self.name]])
+            self.metric.attend(self._batch(batch, extractors))
         else:
             self._take(self.metric, batch, extractors, keep)
 
@@ -156,6 +157,7 @@ class Scoring:
         part = whole.select(rows)
         measured = [np.asarray(numbers, dtype=np.float64) for numbers in metric.measure(part)]
         metric.take(part.names, [row.tolist() for row in measured])
+        metric.attend(part)
         keys = batch.measure_keys[self.name]
         keep({keys[row]: numbers for row, numbers in zip(rows, measured, strict=True)})
 
@@ -203,7 +205,7 @@ class Scoring:
     def compute(self) -> None:
         """Ask the metric for its scores. Raises PluginError when they are not what a metric promises."""
         assert self.metric is not None  # noqa: S101 - start() comes first
-        given = {value.key: value for value in map(_well_formed, self.metric.compute())}
+        given = {value.key: value for value in map(well_formed, self.metric.compute())}
         if lacking := [key for key in self.keys() if key not in given]:
             raise PluginError(f"metric {self.name!r} has said nothing of {', '.join(lacking)}")
         self.values = tuple(self._noted(given[key]) for key in self.keys())
@@ -308,24 +310,3 @@ def _series(key: str, provenance: Mapping[str, str]) -> str:
     """Hash of what two scores must share to be compared: everything but machine, versions and engine."""
     parts = [key, *(provenance.get(name, "") for name in SERIES_KEYS)]
     return blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
-
-
-def _well_formed(value: object) -> Value:
-    """A value as a metric promises it, with plain numbers. Raises PluginError for anything else."""
-    if not isinstance(value, Value):
-        raise PluginError(f"a metric must return values, not {type(value).__name__}")
-    try:
-        images = int(value.images)
-        if value.state is not ScoreState.OK:
-            return Value(
-                key=value.key, value=None, images=images, state=ScoreState(value.state), detail=str(value.detail)
-            )
-        number = math.nan if value.value is None else float(value.value)
-        stderr = None if value.stderr is None else float(value.stderr)
-    except (TypeError, ValueError) as error:
-        raise PluginError(f"{value.key}: {value!r} is no score: {error}") from error
-    if not math.isfinite(number):
-        detail = f"{value.key} came out as {value.value}"
-        return Value(key=value.key, value=None, images=images, state=ScoreState.NON_FINITE, detail=detail)
-    stderr = stderr if stderr is not None and math.isfinite(stderr) else None
-    return Value(key=value.key, value=number, images=images, stderr=stderr, detail=str(value.detail))

@@ -99,6 +99,12 @@ def test_missing_weights_name_the_file_how_to_get_it_and_what_works_offline(scor
     assert "Traceback" not in done.stderr
 
 
+def test_a_failure_before_the_start_is_a_document_as_well(score, tmp_path):
+    done = score(tmp_path / "gone", "--reference", tmp_path, "--json")
+    assert done.returncode == 1
+    assert "no such file or directory (SAMPLES)" in json.loads(done.stdout)["error"]
+
+
 def test_one_image_is_too_few_for_a_covariance_and_says_so(score, photos, tmp_path):
     single = tmp_path / "single"
     single.mkdir()

@@ -96,7 +96,7 @@ def test_missing_clip_weights_name_the_folder_and_the_repository(tmp_path: Path)
 def test_weights_in_torch_hubs_cache_are_used(inception_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(inception_weights.parents[2]))
     weights = extractors.find("inception-v3").weights
-    assert weights.locate() == weights.fetch() == str(inception_weights)
+    assert weights.locate() == str(inception_weights)
 
 
 @pytest.mark.parametrize("name", extractors.names())
@@ -175,8 +175,12 @@ def test_what_is_there_is_not_fetched_again(httpserver: HTTPServer) -> None:
     weights = source(httpserver.url_for("/w.pth"))
     place = Path(weights.place())
     place.parent.mkdir(parents=True)
-    place.write_text("here")
+    place.write_bytes(CONTENT)
     assert weights.fetch() == str(place)
+    place.write_bytes(b"half of it")
+    with pytest.raises(MissingWeightsError, match="is there, but it is not the published file"):
+        weights.fetch()
+    assert place.read_bytes() == b"half of it", "somebody's own file is not ours to replace"
     assert httpserver.log == []
 
 

@@ -203,6 +203,25 @@ def test_a_disk_that_stumbles_once_does_not_spoil_the_statistics_for_good(
     assert found.series == expected.series
 
 
+def test_a_reference_replaced_by_a_copy_of_equal_size_and_time_is_noticed(
+    samples: Path, reference: Path, tmp_path: Path
+) -> None:
+    """As `cp --preserve` and `rsync -a` do: of pictures without compression all have one size."""
+    for path in sorted(reference.iterdir()):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    age(reference)
+    first = only(Bench(tmp_path / "cache").evaluate(samples, FD, reference=reference), FD)
+    target = reference / "0000.bmp"
+    size = target.stat().st_size
+    Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(target)
+    age(reference)
+    assert target.stat().st_size == size
+    second = only(Bench(tmp_path / "cache").evaluate(samples, FD, reference=reference), FD)
+    assert second.value != first.value
+    assert second.provenance["reference_digest"] != first.provenance["reference_digest"]
+
+
 def test_a_reference_image_that_is_left_out_is_another_reference(samples: Path, reference: Path) -> None:
     """One over the limit of pixels: the files are the same, the statistics are not."""
     Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(age(reference) / "large.png")

@@ -220,18 +220,39 @@ def test_coverages_error_is_the_jackknife_of_scores_without_a_group(n: int) -> N
 
 def test_too_few_images_are_a_named_state_for_all_keys() -> None:
     reference = statistics(features(20, seed=2))
-    for n, detail in ((0, "got 0"), (5, "5 nearest neighbours need 6 images, got 5")):
+    for n, detail in ((0, "got 0"), (1, "a nearest neighbour needs 2 images, got 1")):
         values = score(features(n, seed=1), reference)
         assert list(values) == list(KEYS)
         assert {value.state for value in values.values()} == {ScoreState.TOO_FEW_IMAGES}
         assert detail in values["recall_small"].detail
 
 
-@pytest.mark.parametrize(("n", "m", "what"), [(9, 30, "the samples are 9"), (30, 9, "the reference are 9")])
-def test_a_larger_k_takes_more_images_on_both_sides(n: int, m: int, what: str) -> None:
+def test_each_score_asks_for_as_many_images_as_its_own_balls_need() -> None:
+    """Three neighbours for precision and recall, five for density and coverage; recall's balls are the samples'."""
+    few, many = features(4, seed=1), features(20, seed=2)
+    values = score(few, statistics(many))
+    assert {value.state for value in values.values()} == {ScoreState.OK}
+    values = score(many, statistics(few))
+    assert [value.state for value in values.values()] == [
+        ScoreState.OK,
+        ScoreState.OK,
+        ScoreState.TOO_FEW_IMAGES,
+        ScoreState.TOO_FEW_IMAGES,
+    ]
+    assert values["density_small"].detail == "5 nearest neighbours need 6 images, the reference are 4"
+    values = score(features(3, seed=1), statistics(many))
+    assert [key for key, value in values.items() if value.state is not ScoreState.OK] == ["recall_small"]
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "key", "what"),
+    [(9, 30, "recall_small", "the samples are 9"), (30, 9, "precision_small", "the reference are 9")],
+)
+def test_a_larger_k_takes_more_images_on_both_sides(n: int, m: int, key: str, what: str) -> None:
     values = score(features(n, seed=1), statistics(features(m, seed=2)), options=NeighbourOptions(neighbours=9))
-    assert {value.state for value in values.values()} == {ScoreState.TOO_FEW_IMAGES}
-    assert f"9 nearest neighbours need 10 images, {what}" in values["precision_small"].detail
+    (lacking,) = (value for value in values.values() if value.state is not ScoreState.OK)
+    assert (lacking.key, lacking.state) == (key, ScoreState.TOO_FEW_IMAGES)
+    assert lacking.detail == f"9 nearest neighbours need 10 images, {what}"
 
 
 def test_other_states_have_names() -> None:
@@ -255,9 +276,9 @@ def test_statistics_are_the_features_and_their_nearest_distances(m: int, kept: i
     np.testing.assert_allclose(arrays["nearest"], distances, rtol=1e-13)
 
 
-def test_a_reference_of_five_images_is_refused() -> None:
-    with pytest.raises(InputError, match="at least 6 readable images, got 5"):
-        statistics(features(5, seed=1))
+def test_a_reference_of_one_image_is_refused() -> None:
+    with pytest.raises(InputError, match="at least 2 readable images, got 1"):
+        statistics(features(1, seed=1))
 
 
 def test_a_users_features_are_accepted() -> None:
@@ -274,7 +295,7 @@ def test_a_users_features_are_accepted() -> None:
             r"precision_small: statistics hold no array 'features'; found: mu, s",
         ),
         ({"features": np.zeros((9, 2048))}, r"'features' has shape \(9, 2048\), but small features need \(N, 6\)"),
-        ({"features": np.zeros((5, D))}, "at least 6"),
+        ({"features": np.zeros((1, D))}, "at least 2"),
         ({"features": np.full((9, D), np.nan)}, "finite"),
     ],
 )

@@ -128,7 +128,7 @@ def test_the_first_value_says_what_it_depends_on():
     assert tags(score()) == {
         "metricwatch.series.fid": (
             "since step 500: extractor=inception-v3, extractor_digest=c3c3c3c3…, precision=exact, "
-            "protocol=pytorch-fid, reference_digest=a1a1a1a1…"
+            "protocol=pytorch-fid, reference_digest=a1a1a1a1…, pairs_digest=p1"
         )
     }
 
@@ -136,6 +136,14 @@ def test_the_first_value_says_what_it_depends_on():
 def test_while_nothing_changes_nothing_is_said():
     assert tags(score(), score()) == {}
     assert tags(score(None, detail="x"), score(None, detail="x"), score()) == {}
+
+
+def test_other_partners_for_the_same_images_are_said_like_a_new_series():
+    now = score(pairs_digest="p2")
+    assert "pairs_digest=p2" in tags(now, score())["metricwatch.series.fid"]
+    before = {now.key: Before(any=score(), with_value=score())}
+    assert list(series_changes(evaluation(now), before)) == [("fid", "pairs_digest changed from p1 to p2")]
+    assert tags(score(names_digest="n2", pairs_digest="p2"), score()) == {}
 
 
 def test_a_new_series_is_said():

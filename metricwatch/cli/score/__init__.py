@@ -52,40 +52,40 @@ def command(
     from metricwatch.cli.score.table import show
     from metricwatch.supervisor.composites import with_composites
 
-    names = options.metric_names(metrics, reference=bool(reference), content=bool(content), prompt=bool(prompt))
-    places = {
-        "SAMPLES": samples,
-        "--reference": reference,
-        "--content": content,
-        "--style": style,
-        "--manifest": manifest,
-    }
-    for where, path in places.items():
-        if path is not None and not path.exists():
-            raise InputError(f"{path}: no such file or directory ({where})")
-    composites = options.composites(composite or [], names, p=p)
-    settings = Configure(
-        device=device,
-        precision=options.one_of("--precision", precision, ("exact",)),
-        engine=options.one_of("--engine", engine, ("auto", "eager")),
-        cache=str(cache or _default_cache()),
-        feature_cache_bytes=options.size("--feature-cache", feature_cache),
-        weights=options.weights(weights or []),
-        protocols=options.protocols(protocol or []),
-        batch_size=batch_size,
-    )
-    request = Evaluate(
-        job=1,
-        path=str(samples.resolve()),
-        metrics=names,
-        options=options.metric_options(option or [], names),
-        reference=_resolved(reference),
-        content=_resolved(content),
-        style=_resolved(style),
-        manifest=_resolved(manifest),
-        prompt=prompt,
-    )
     try:
+        names = options.metric_names(metrics, reference=bool(reference), content=bool(content), prompt=bool(prompt))
+        places = {
+            "SAMPLES": samples,
+            "--reference": reference,
+            "--content": content,
+            "--style": style,
+            "--manifest": manifest,
+        }
+        for where, path in places.items():
+            if path is not None and not path.exists():
+                raise InputError(f"{path}: no such file or directory ({where})")
+        composites = options.composites(composite or [], names, p=p)
+        settings = Configure(
+            device=device,
+            precision=options.one_of("--precision", precision, ("exact",)),
+            engine=options.one_of("--engine", engine, ("auto", "eager")),
+            cache=str(cache or _default_cache()),
+            feature_cache_bytes=options.size("--feature-cache", feature_cache),
+            weights=options.weights(weights or []),
+            protocols=options.protocols(protocol or []),
+            batch_size=batch_size,
+        )
+        request = Evaluate(
+            job=1,
+            path=str(samples.resolve()),
+            metrics=names,
+            options=options.metric_options(option or [], names),
+            reference=_resolved(reference),
+            content=_resolved(content),
+            style=_resolved(style),
+            manifest=_resolved(manifest),
+            prompt=options.prompt(prompt),
+        )
         evaluation = evaluate(settings, request)
     except MetricwatchError as error:
         if as_json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -21,6 +23,8 @@ _SILENCE_SECONDS = 180.0
 
 def evaluate(settings: Configure, request: Evaluate) -> Evaluation:
     """Start a worker, have it evaluate one request, and end it. Shows how far it is."""
+    # As Ctrl-C does: what is open is closed, and nothing stays behind.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     said = threading.Event()
     error = ""
     with tempfile.TemporaryDirectory(prefix="metricwatch-") as folder, bars() as show:

@@ -43,6 +43,13 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def prompt(value: str) -> str:
+    """A prompt without the blanks around it; "" for one of blanks alone."""
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise typer.BadParameter("is not UTF-8 text", param_hint="--prompt")
+    return value.strip()
+
+
 def size(option: str, value: str) -> int:
     try:
         return parse_size(value)
@@ -118,11 +125,13 @@ def composites(pairs: Sequence[str], names: tuple[str, ...], *, p: float | None)
 
 
 def _pairs(option: str, pairs: Sequence[str], form: str) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name.strip() and equals and value):
             raise typer.BadParameter(f"{pair!r} is not of the form {form}", param_hint=option)
+        if any(name.strip() == known for known, _ in found):
+            raise typer.BadParameter(f"{name.strip()!r} is given twice", param_hint=option)
         found.append((name.strip(), value))
     return found
 

@@ -23,6 +23,9 @@ def show(evaluation: Evaluation, scores: Sequence[Score], request: Evaluate, *, 
     if len(evaluation.skipped) > _SHOWN:
         screen.print(f"and {len(evaluation.skipped) - _SHOWN} more; --json names them all")
     missing = [score for score in scores if score.state is not ScoreState.OK]
+    for score in scores:
+        if score.state is ScoreState.OK and score.detail:
+            screen.print(f"{score.key}: {score.detail}", soft_wrap=True)
     for score in missing:
         hint = _hint(score, request)
         screen.print(f"{score.key}: no value ({score.state.value}): {score.detail}{hint}", soft_wrap=True)
@@ -61,7 +64,9 @@ def _as_dict(score: Score) -> dict[str, object]:
         "provenance": dict(score.provenance),
     }
     if score.state is not ScoreState.OK:
-        document |= {"state": score.state.value, "detail": score.detail}
+        document["state"] = score.state.value
+    if score.detail:
+        document["detail"] = score.detail
     return document
 
 
