@@ -34,8 +34,8 @@ class MetricSpec:
     layers: the extractors whose layer maps it reads, of the images and of the partners it needs (Batch.layers, ...).
     needs: what else must be there. "reference" is a set of images (or saved statistics) to compare with.
     protocol: a name for what the metric itself does to pictures or numbers, part of every score's provenance.
-    statistics: metrics with the same name here and the same extractors share their reference's statistics; "" where
-    they are nobody else's.
+    statistics: metrics with the same name here and the same extractors share their reference's statistics, whatever
+    package they come from; "" where they are nobody else's.
     reads_images: False for a metric that reads features alone. It then gets batches without images where the
     features are known already.
     """

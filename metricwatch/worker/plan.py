@@ -12,7 +12,6 @@ from metricwatch.worker.loading import Extractor
 
 PARTNER_KINDS: tuple[Need, ...] = ("content", "style")
 Role = Literal["image", "content", "style"]
-ROLES: tuple[Role, ...] = ("image", "content", "style")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
