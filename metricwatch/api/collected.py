@@ -93,6 +93,30 @@ class FeatureMetric(Metric):
             )
         return self.summarise(features)
 
+    @classmethod
+    def given_features(cls, arrays: Arrays, reason: str) -> Float32:
+        """The array features (M, D) of a user's own statistics, as float32.
+
+        Raises InputError when it is not there (reason says why it must be), or is no array of M >= minimum images.
+        """
+        import numpy as np
+
+        key = cls.spec.keys[0]
+        if "features" not in arrays:
+            raise InputError(
+                f"{key}: statistics hold no array 'features'; found: {', '.join(sorted(arrays))}. {reason}: "
+                f"give the reference as images, or save its features (N, {cls.dimensions})"
+            )
+        features = arrays["features"]
+        if features.ndim != 2 or features.shape[1] != cls.dimensions or len(features) < cls.minimum:  # noqa: PLR2004
+            raise InputError(
+                f"{key}: array 'features' has shape {features.shape}, but {cls.extractor} features need "
+                f"(N, {cls.dimensions}) with N of at least {cls.minimum}"
+            )
+        if not np.issubdtype(features.dtype, np.floating) or not np.isfinite(features).all():
+            raise InputError(f"{key}: array 'features' ({features.dtype}) must be of finite floating-point numbers")
+        return features.astype(np.float32)
+
     def _ordered(self) -> tuple[list[str], Float32]:
         """Names and features (N, D) sorted by name; images that share a name by their features' sum."""
         import numpy as np

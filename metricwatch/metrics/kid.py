@@ -36,7 +36,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from metricwatch.api import Arrays, ExtractorInfo, FeatureMetric, InputError, Metric, MetricSpec, Value
+from metricwatch.api import Arrays, ExtractorInfo, FeatureMetric, Metric, MetricSpec, Value
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -73,21 +73,7 @@ class KernelDistance(FeatureMetric):
     @classmethod
     def complete_statistics(cls, arrays: Arrays) -> Arrays:
         """Accept an array features (M, D) of M >= 2 images; anything else in the file is left alone."""
-        key = cls.spec.keys[0]
-        if "features" not in arrays:
-            raise InputError(
-                f"{key}: statistics hold no array 'features'; found: {', '.join(sorted(arrays))}. A kernel distance "
-                f"needs each image's features: give the reference as images, or save its features (N, {cls.dimensions})"
-            )
-        features = arrays["features"]
-        if features.ndim != 2 or features.shape[1] != cls.dimensions or len(features) < cls.minimum:  # noqa: PLR2004
-            raise InputError(
-                f"{key}: array 'features' has shape {features.shape}, but {cls.extractor} features need "
-                f"(N, {cls.dimensions}) with N of at least {cls.minimum}"
-            )
-        if not np.issubdtype(features.dtype, np.floating) or not np.isfinite(features).all():
-            raise InputError(f"{key}: array 'features' ({features.dtype}) must be of finite floating-point numbers")
-        return cls().summarise(features.astype(np.float32))
+        return cls().summarise(cls.given_features(arrays, "A kernel distance needs each image's features"))
 
 
 def _distance(features: Float32, means: Float64, own: float) -> tuple[float, float | None]:

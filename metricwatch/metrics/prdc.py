@@ -24,7 +24,6 @@ from metricwatch.api import (
     ConfigError,
     ExtractorInfo,
     FeatureMetric,
-    InputError,
     Metric,
     MetricSpec,
     ScoreState,
@@ -112,21 +111,7 @@ class Neighbourhoods(FeatureMetric):
     @classmethod
     def complete_statistics(cls, arrays: Arrays) -> Arrays:
         """Accept an array features (M, D) of M >= 2 images; anything else in the file is left alone."""
-        key = cls.spec.keys[0]
-        if "features" not in arrays:
-            raise InputError(
-                f"{key}: statistics hold no array 'features'; found: {', '.join(sorted(arrays))}. Nearest neighbours "
-                f"need each image's features: give the reference as images, or save its features (N, {cls.dimensions})"
-            )
-        features = arrays["features"]
-        if features.ndim != 2 or features.shape[1] != cls.dimensions or len(features) < cls.minimum:  # noqa: PLR2004
-            raise InputError(
-                f"{key}: array 'features' has shape {features.shape}, but {cls.extractor} features need "
-                f"(N, {cls.dimensions}) with N of at least {cls.minimum}"
-            )
-        if not np.issubdtype(features.dtype, np.floating) or not np.isfinite(features).all():
-            raise InputError(f"{key}: array 'features' ({features.dtype}) must be of finite floating-point numbers")
-        return cls().summarise(features.astype(np.float32))
+        return cls().summarise(cls.given_features(arrays, "Nearest neighbours need each image's features"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
