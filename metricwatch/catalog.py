@@ -23,7 +23,6 @@ _BASES: dict[Kind, type] = {
     "notifiers": Notifier,
 }
 KINDS: tuple[Kind, ...] = tuple(_BASES)
-_UNSUFFIXED = "inception-v3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +68,7 @@ def _members() -> dict[str, tuple[str, ExtractorInfo]]:
         for family in _entries("metrics")
         if family.endswith("_")
         for spec in specs
-        # On this one they have names of their own: fid, kid, precision ...
-        if spec.name != _UNSUFFIXED
+        if spec.key
     }
 
 

@@ -44,12 +44,14 @@ def list_command(
         elif spec.weights.downloadable:
             lacking = f"metricwatch weights fetch {spec.name}"
         megabytes = "" if size is None else f"{size / 1e6:.0f} MB"
-        rows.append([spec.name, str(spec.dimensions), path or f"missing: {lacking}", megabytes, spec.license])
+        rows.append(
+            [spec.name, spec.key or "-", str(spec.dimensions), path or f"missing: {lacking}", megabytes, spec.license]
+        )
         documents.append(_document(spec, path, size, lacking))
     if as_json:
         console.print_json({"extractors": documents})
     else:
-        console.print_table(["extractor", "D", "weights", "size", "licence"], rows)
+        console.print_table(["extractor", "in keys", "D", "weights", "size", "licence"], rows)
 
 
 def fetch_command(

@@ -17,7 +17,8 @@ _VGG16_LAYERS = (
 
 INCEPTION_V3 = ExtractorSpec(
     name="inception-v3",
-    key="inception_v3",
+    # Its scores are fid, kid, precision ... themselves.
+    key="",
     dimensions=2048,
     protocols=("pytorch-fid", "tf", "clean"),
     weights=TorchHubFile(

@@ -60,7 +60,7 @@ def inception_at(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_list_names_every_extractor_and_how_to_get_what_is_missing() -> None:
     lines = weights("list").stdout.splitlines()
-    assert lines[0].split() == ["EXTRACTOR", "D", "WEIGHTS", "SIZE", "LICENCE"]
+    assert lines[0].split() == ["EXTRACTOR", "IN", "KEYS", "D", "WEIGHTS", "SIZE", "LICENCE"]
     assert [line.split()[0] for line in lines[1:]] == list(extractors.names())
     by_name = {line.split()[0]: line for line in lines[1:]}
     assert "missing: metricwatch weights fetch inception-v3" in by_name["inception-v3"]
