@@ -118,3 +118,10 @@ def _console(stream: TextIO) -> Console:
         markup=False,
         emoji=False,
     )
+
+
+def number(value: float | None) -> str:
+    """A number for a table, small ones with an exponent; "-" where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{value:.3e}"  # noqa: PLR2004

@@ -220,6 +220,7 @@ def _what(alert: dict[str, Any]) -> str:
 
 
 def _score_row(score: dict[str, Any]) -> list[str]:
-    value = "-" if score["value"] is None else f"{score['value']:.4f}"
-    stderr = "-" if score["stderr"] is None else f"{score['stderr']:.4f}"
+    from metricwatch.cli.console import number
+
+    value, stderr = number(score["value"]), number(score["stderr"])
     return [score["key"], str(score["step"]), value, stderr, str(score["images"]), score["state"]]

@@ -96,8 +96,7 @@ def _has_key(name: str, key: str) -> bool:
         keys = catalog.load_metric(name).spec.keys
     except PluginError:
         return key.startswith(f"{name}_")
-    below = [known for known in keys if known == name or known.startswith(f"{name}_")]
-    return key in (below or keys)
+    return key in keys
 
 
 def _usable_name(name: str, info: ValidationInfo[Any]) -> str:

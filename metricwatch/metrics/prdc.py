@@ -59,7 +59,8 @@ class Neighbourhoods(FeatureMetric):
 
     Precision and density are means over the samples given the reference, and have the standard error of a mean.
     Coverage has a delete-a-group jackknife, which is too large rather than too small (Efron & Stein 1981): by
-    simulation a tenth at a coverage of 0.6 to 0.75, two thirds at 0.97. Recall has none: its balls are drawn by the
+    simulation a tenth at a coverage of 0.6 to 0.75, two thirds at 0.97. None of them has one where it would be 0: all
+    samples, or all groups, agree then, as they do next to 0 and 1. Recall has none: its balls are drawn by the
     samples themselves, all of them grow when some are left out, and no resampling undoes that.
 
     A reference's statistics are features (M, D; float32) and nearest (M, K; float64), each image's squared distances
@@ -217,12 +218,17 @@ def _lack(k: int, images: int, what: str) -> str:
     return "" if images > k else f"{k} nearest neighbours need {k + 1} images, {what} are {images}"
 
 
-def _mean(numbers: Float64) -> tuple[float, float]:
+def _mean(numbers: Float64) -> tuple[float, float | None]:
     """The mean of a number for each sample, and its standard error."""
-    return float(numbers.mean()), float(numbers.std(ddof=1) / np.sqrt(len(numbers)))
+    return float(numbers.mean()), _known(float(numbers.std(ddof=1) / np.sqrt(len(numbers))))
 
 
-def _coverage(samples_by_group: npt.NDArray[np.int64], n: int) -> tuple[float, float]:
+def _known(error: float) -> float | None:
+    """An error of 0 says that all samples, or all groups, agree; of how far others would stray it says nothing."""
+    return error or None
+
+
+def _coverage(samples_by_group: npt.NDArray[np.int64], n: int) -> tuple[float, float | None]:
     """Coverage and its jackknife error; groups differ in size by one, hence the weights of Busing et al. (1999)."""
     total = samples_by_group.sum(axis=0)
     value = float((total > 0).mean())
@@ -231,7 +237,7 @@ def _coverage(samples_by_group: npt.NDArray[np.int64], n: int) -> tuple[float, f
     share = n / np.array([len(range(first, n, count)) for first in range(count)])
     pseudo = share * value - (share - 1.0) * without
     centre = count * value - ((1.0 - 1.0 / share) * without).sum()
-    return value, float(np.sqrt(np.mean((pseudo - centre) ** 2 / (share - 1.0))))
+    return value, _known(float(np.sqrt(np.mean((pseudo - centre) ** 2 / (share - 1.0)))))
 
 
 def _blocks(count: int) -> Iterator[slice]:

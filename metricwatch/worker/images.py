@@ -94,7 +94,7 @@ def _reason(error: Exception, max_pixels: int) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not a picture of a known format, or its header is damaged"
     if isinstance(error, FileNotFoundError):
-        return "vanished before it was read"
+        return "no such file, or no longer"
     if isinstance(error, OSError):
         # Pillow's own word for damage is an OSError without a number.
         return f"{READ_ERROR}: {error.strerror}" if error.errno else f"truncated or damaged: {error}"

@@ -224,12 +224,11 @@ class Scoring:
         return replace(value, state=ScoreState.TOO_FEW_IMAGES, detail=reasons)
 
     def keys(self) -> tuple[str, ...]:
-        """The keys that were asked for: a name that is a key means that key and those below it, else all."""
+        """The keys that were asked for: all but those that are metrics of their own, by a name that was not given."""
         if self.metric_class is None:
             return self.names
-        known = self.metric_class.spec.keys
-        asked = tuple(key for key in known if any(key == name or key.startswith(f"{name}_") for name in self.names))
-        return asked or known
+        others = set(catalog.names("metrics")).difference(self.names)
+        return tuple(key for key in self.metric_class.spec.keys if key not in others)
 
     def scores(self, common: Mapping[str, str], pairs: Mapping[str, str]) -> list[Score]:
         """A score for each key that was asked for, with its provenance: `common` and what this metric adds to it.

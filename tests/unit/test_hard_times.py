@@ -118,9 +118,9 @@ def test_a_style_that_many_share_goes_through_the_network_once_a_batch(samples: 
 
 
 class Odd(Metric):
-    """Returns whatever the test put there."""
+    """Returns whatever the test put there. Its second key does not begin with its name."""
 
-    spec = MetricSpec(keys=("odd", "odd_two"), higher_is_better=True)
+    spec = MetricSpec(keys=("odd", "second"), higher_is_better=True)
     returned: object = ()
 
     def update(self, batch: Batch) -> None: ...
@@ -138,14 +138,14 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> type[Odd]:
     return Odd
 
 
-GOOD = (Value(key="odd", value=1.0, images=6), Value(key="odd_two", value=2, images=6))
+GOOD = (Value(key="odd", value=1.0, images=6), Value(key="second", value=2, images=6))
 
 
 @pytest.mark.parametrize(
     ("returned", "complaint"),
     [
-        ((), "has said nothing of odd, odd_two"),
-        ((GOOD[0],), "has said nothing of odd_two"),
+        ((), "has said nothing of odd, second"),
+        ((GOOD[0],), "has said nothing of second"),
         ((("odd", 1.0), GOOD[1]), "must return values, not tuple"),
         ((Value(key="odd", value="much", images=6), GOOD[1]), "is no score"),
         ((Value(key="odd", value=1.0, images=None), GOOD[1]), "is no score"),
@@ -160,7 +160,7 @@ def test_a_metric_that_returns_nonsense_fails_alone(
     evaluation = Bench().evaluate(samples, "odd", "ssim", content=samples)
     assert {score.key: score.state for score in evaluation.scores} == {
         "odd": ScoreState.FAILED,
-        "odd_two": ScoreState.FAILED,
+        "second": ScoreState.FAILED,
         "ssim": ScoreState.OK,
     }
     assert complaint in only(evaluation, "odd").detail
@@ -170,7 +170,7 @@ def test_a_value_that_is_not_finite_is_a_named_state_and_its_neighbour_stands(od
     odd.returned = (Value(key="odd", value=float("nan"), images=6), GOOD[1])
     evaluation = Bench().evaluate(samples, "odd")
     assert only(evaluation, "odd").state is ScoreState.NON_FINITE
-    assert only(evaluation, "odd_two").value == 2.0
+    assert only(evaluation, "second").value == 2.0
 
 
 # --- a reference ---------------------------------------------------------------------------------------------

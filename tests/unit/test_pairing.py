@@ -62,7 +62,7 @@ def test_a_partner_that_is_not_there_is_named(samples: Path) -> None:
     write_manifest(samples, {"0000.png": "gone.png", "0001.png": "0001.png"})
     evaluation = Bench().evaluate(samples, "ssim")
     assert only(evaluation, "ssim").images == 1
-    assert any("gone.png is unusable: vanished" in item.reason for item in evaluation.skipped)
+    assert any("gone.png is unusable: no such file" in item.reason for item in evaluation.skipped)
 
 
 def test_a_manifest_without_the_field_is_a_named_state(samples: Path) -> None:

@@ -310,3 +310,12 @@ def test_the_specs_are_those_of_inception_and_of_any_extractor() -> None:
     assert Small.spec.keys == KEYS
     assert all(Prdc.spec.rises(key) for key in Prdc.spec.keys)
     assert on_extractor(ExtractorInfo(name="small", key="small", dimensions=D)) is Small
+
+
+def test_where_all_samples_agree_no_error_is_claimed() -> None:
+    """A set and itself: every sample lies in a ball, every ball holds one, whichever group is left out of others."""
+    rows = features(30, seed=1)
+    values = score(rows, statistics(rows))
+    assert values["precision_small"].value == 1.0
+    assert values["precision_small"].stderr is None
+    assert values["density_small"].stderr > 0

@@ -171,7 +171,7 @@ def test_a_file_too_large_for_any_picture_within_the_limit_is_not_read(tmp_path:
 
 
 def test_a_vanished_file_says_so(tmp_path: Path) -> None:
-    assert reason(tmp_path / "gone.png") == "vanished before it was read"
+    assert reason(tmp_path / "gone.png") == "no such file, or no longer"
 
 
 def test_a_directory_and_a_pipe_are_not_pictures(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def command(
     style: Annotated[Path | None, typer.Option(help="Style images, matched by file stem.")] = None,
     prompt: Annotated[str, typer.Option(help="The prompt of all images, for the CLIP metrics.")] = "",
     manifest: Annotated[
-        Path | None, typer.Option(help="JSON lines with image, content, style, prompt: partners one by one.")
+        Path | None, typer.Option(help="JSON lines with image, content, style, prompt, where the samples bring none.")
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option(help="METRIC.KEY=VALUE, as in gram_style_loss.normalise=hw; repeatable.")

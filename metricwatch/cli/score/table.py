@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -41,7 +40,10 @@ def show(evaluation: Evaluation, scores: Sequence[Score], request: Evaluate, *, 
     else:
         console.print_table(
             ["metric", "value", "± stderr", "images"],
-            [[score.key, _number(score.value), _number(score.stderr), str(score.images)] for score in scores],
+            [
+                [score.key, console.number(score.value), console.number(score.stderr), str(score.images)]
+                for score in scores
+            ],
         )
     if missing:
         raise typer.Exit(1)
@@ -68,9 +70,3 @@ def _as_dict(score: Score) -> dict[str, object]:
     if score.detail:
         document["detail"] = score.detail
     return document
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if math.fabs(value) >= 0.001 or value == 0 else f"{value:.3e}"  # noqa: PLR2004
