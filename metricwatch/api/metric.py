@@ -27,7 +27,8 @@ Need = Literal["reference", "content", "style", "prompt"]
 class MetricSpec:
     """What a metric gives and what it asks for.
 
-    keys: the score keys it may return, the first being the metric's own name where it has a name of its own.
+    keys: the score keys it may return, the first being the metric's own name where it has a name of its own. A key that
+    is the name of another metric is given only where that name is asked for.
     higher_is_better: for all keys, or by key.
     extractors: the feature extractors whose pooled output it reads from Batch.features.
     partner_extractors: those of them that it also reads of the partners it needs (Batch.content_features, ...).

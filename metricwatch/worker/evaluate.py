@@ -121,6 +121,8 @@ class Evaluator:
         self._progress.phase("loading")
         scorings = group(request.metrics, request.options)
         for scoring in scorings:
+            if scoring.ended:
+                self._log("warning", "metric failed", reason=scoring.ended[1], metric=scoring.name)
             self._guard(scoring, partial(scoring.open, self._extractors, self._context))
         _raise_if_all_failed(scorings)
         return scorings
