@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import structlog
 
+from metricwatch import faults
 from metricwatch.alerts.message import Event, compose
 from metricwatch.api import Notifier
 from metricwatch.clock import Clock, backoff, from_ms
@@ -61,7 +62,7 @@ class AlertDispatcher:
 
     def _announce(self) -> int:
         events = self._log.unannounced()
-        with self._db.transaction():
+        with self._db.transaction("announce"):
             for alert, event in events:
                 chosen = self._receivers.get(alert.rule)
                 names = list(self._notifiers) if chosen is None else list(chosen)
@@ -84,7 +85,9 @@ class AlertDispatcher:
         if pending is None:
             return 0
         try:
+            faults.reached("notification:unsent")
             notifier.send(self._compose(pending))
+            faults.reached("notification:unmarked")
         except TemporaryError as error:
             self._postpone(pending, error)
         except PermanentError as error:

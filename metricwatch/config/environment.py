@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from metricwatch import faults
 from metricwatch.config.problems import Path, Problem, dotted
 from metricwatch.config.secrets import quoted
 from metricwatch.config.source import parse_yaml
@@ -15,7 +16,7 @@ from metricwatch.errors import ConfigError
 PREFIX = "METRICWATCH_"
 
 # Variables of that prefix that are not settings of the file.
-RESERVED = frozenset({"METRICWATCH_DEBUG"})
+RESERVED = frozenset({"METRICWATCH_DEBUG", faults.VARIABLE})
 
 _INDEX_DIGITS = 9
 

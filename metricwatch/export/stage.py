@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import structlog
 
+from metricwatch import faults
 from metricwatch.api import Sink
 from metricwatch.clock import Clock, backoff
 from metricwatch.errors import PermanentError, RunGoneError, TemporaryError
@@ -61,7 +62,9 @@ class Exporter:
         points = [point for delivery in batch for point in delivery.points]
         tags = {key: value for delivery in batch for key, value in delivery.tags.items()}
         try:
+            faults.reached("delivery:unsent")
             sink.write(run_id, points, tags)
+            faults.reached("delivery:unmarked")
         except RunGoneError:
             raise
         except PermanentError as error:
@@ -105,6 +108,7 @@ class Exporter:
         if known is not None and (file is None or self._id_files.get(key) == file):
             return known.id
         remote = sink.find_run(run)
+        faults.reached("run-found:unmarked")
         if file is not None:
             self._id_files[key] = file
         if known is None or known.id != remote.id:

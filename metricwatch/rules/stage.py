@@ -39,7 +39,7 @@ class Rules:
     def start(self) -> None:
         """Note which rules are new: what they would have said about older scores is history, not news."""
         names = {rule.name for rule in self._rules}
-        with self._db.transaction():
+        with self._db.transaction("rule-marks"):
             self._alerts.forget_other_rules(names)
             for run in self._runs:
                 for rule in self._rules:
@@ -96,7 +96,7 @@ class Rules:
     def _evaluate(self, run: Run, rule: Rule, mark: RuleMark, newest: int) -> None:
         series = from_scores(self._scores.series(run.key, rule.metric))
         states = evaluate(rule, series)
-        with self._db.transaction():
+        with self._db.transaction("rule"):
             self._write_states(run, rule, states, newest)
             changed = self._write_alerts(run, rule, mark, series, episodes(states))
             if changed:

@@ -46,7 +46,7 @@ class Alerts:
         return RuleMark(**dict(row)) if row else None
 
     def set_mark(self, run: str, rule: str, mark: RuleMark) -> None:
-        with self._db.transaction() as tx:
+        with self._db.transaction("rule-mark") as tx:
             tx.execute(
                 """INSERT INTO rule_marks (run, rule, definition, since_score, up_to_score) VALUES (?, ?, ?, ?, ?)
                    ON CONFLICT (run, rule) DO UPDATE SET definition = excluded.definition,
@@ -56,7 +56,7 @@ class Alerts:
 
     def forget_other_rules(self, names: Iterable[str]) -> None:
         """Drop the marks of rules that are gone: one that comes back later starts like a new one."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("forget-rules") as tx:
             tx.execute(
                 "DELETE FROM rule_marks WHERE rule NOT IN (SELECT value FROM json_each(?))",
                 (json.dumps(sorted(names)),),
@@ -80,7 +80,7 @@ class Alerts:
         return RuleState(**dict(row)) if row else None
 
     def set_states(self, run: str, rule: str, states: Iterable[RuleState]) -> None:
-        with self._db.transaction() as tx:
+        with self._db.transaction("rule-states") as tx:
             tx.executemany(
                 """INSERT INTO rule_states (run, rule, step, state, direction, change, note)
                    VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -91,7 +91,7 @@ class Alerts:
 
     def forget_states(self, run: str, rule: str) -> None:
         """Drop what a rule has said: its definition is another one now."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("forget-states") as tx:
             tx.execute("DELETE FROM rule_states WHERE run = ? AND rule = ?", (run, rule))
 
     def of_rule(self, run: str, rule: str) -> list[Alert]:
@@ -114,7 +114,7 @@ class Alerts:
 
     def add(self, alert: Alert, *, announce: bool, now: datetime) -> int:
         """Record a new alert (its id is ignored) and return its id. announce=False: history, nobody is told."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("alert") as tx:
             row = tx.execute(
                 """INSERT INTO alerts (run, rule, metric, direction, severity, state, fired_step, resolved_step, change,
                      threshold, window, moved, reason, announce, fired_ms, resolved_ms, resolved_value, what, detail)
@@ -154,7 +154,7 @@ class Alerts:
         announce: bool = True,
     ) -> None:
         """End a firing alert. announce=False ends it without a word."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("resolve") as tx:
             tx.execute(
                 """UPDATE alerts SET state = 'resolved', resolved_step = ?, resolved_value = ?, reason = ?,
                      resolved_ms = ?, announce = announce AND ? WHERE id = ? AND state = 'firing'""",
@@ -163,7 +163,7 @@ class Alerts:
 
     def amend(self, alert: int, new: Alert) -> None:
         """Late evaluations showed that a firing alert began elsewhere, or otherwise."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("amend") as tx:
             tx.execute(
                 """UPDATE alerts SET fired_step = ?, change = ?, window = ?, moved = ?, what = ?, detail = ?
                    WHERE id = ?""",

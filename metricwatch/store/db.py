@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
+from metricwatch import faults
 from metricwatch.errors import LedgerError
 
 FILE_NAME = "ledger.sqlite3"
@@ -72,8 +73,8 @@ class Database:
         return cls(connection, path)
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, durable when it returns."""
+    def transaction(self, name: str) -> Iterator[sqlite3.Connection]:
+        """All or nothing, durable when it returns. name says what is committed; inside another, the outer's counts."""
         with self._lock:
             if self._depth:
                 yield self._connection
@@ -88,7 +89,9 @@ class Database:
                     if self._connection.in_transaction:
                         self._connection.execute("ROLLBACK")
                     raise
+                faults.reached(f"{name}:uncommitted")
                 self._connection.execute("COMMIT")
+                faults.reached(f"{name}:committed")
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")

@@ -33,7 +33,7 @@ class Deliveries:
         self, *, sink: str, run: str, identity: str, points: Sequence[Point], tags: Mapping[str, str], now: datetime
     ) -> None:
         """Put one delivery into the outbox. The same identity a second time changes nothing."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("outbox") as tx:
             tx.execute(
                 """INSERT INTO deliveries (sink, run, identity, points, tags, state, created_ms)
                    VALUES (?, ?, ?, ?, ?, 'pending', ?) ON CONFLICT DO NOTHING""",
@@ -77,7 +77,7 @@ class Deliveries:
 
     def sent(self, deliveries: Sequence[Delivery], now: datetime) -> None:
         """The sink has them."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("sent") as tx:
             tx.executemany(
                 "UPDATE deliveries SET state = 'sent', attempts = attempts + 1, reason = '', sent_ms = ? WHERE id = ?",
                 [(to_ms(now), delivery.id) for delivery in deliveries],
@@ -85,7 +85,7 @@ class Deliveries:
 
     def postpone(self, deliveries: Sequence[Delivery], reason: str, until: datetime) -> None:
         """Try those of them that are still pending again, not before `until`."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("send-later") as tx:
             tx.executemany(
                 """UPDATE deliveries SET attempts = attempts + 1, not_before_ms = ?, reason = ?
                    WHERE id = ? AND state = 'pending'""",
@@ -94,7 +94,7 @@ class Deliveries:
 
     def reject(self, delivery: Delivery, reason: str) -> None:
         """The sink will never take this one, or a part of it: set it aside with its reason."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("reject") as tx:
             tx.execute(
                 "UPDATE deliveries SET state = 'rejected', attempts = attempts + 1, reason = ? WHERE id = ?",
                 (reason, delivery.id),
@@ -107,7 +107,7 @@ class Deliveries:
 
     def remember_remote_run(self, sink: str, run: str, remote: RemoteRun) -> None:
         """Pin a run to what the sink found, so that later deliveries cannot land elsewhere."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("remote-run") as tx:
             tx.execute(
                 """INSERT INTO remote_runs (sink, run, id, url) VALUES (?, ?, ?, ?)
                    ON CONFLICT (sink, run) DO UPDATE SET id = excluded.id, url = excluded.url""",

@@ -51,7 +51,7 @@ class Ledger:
 
     def register_run(self, run: Run, now: datetime) -> None:
         """Remember a run as the configuration names it today."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("run") as tx:
             tx.execute(
                 """INSERT INTO runs (key, name, id, id_file, total_steps, created_ms) VALUES (?, ?, ?, ?, ?, ?)
                    ON CONFLICT (key) DO UPDATE SET name = excluded.name, id = excluded.id,
@@ -92,7 +92,7 @@ class Ledger:
 
         A job of an older revision that nobody has begun is superseded: its files are gone.
         """
-        with self._db.transaction() as tx:
+        with self._db.transaction("snapshot") as tx:
             row = tx.execute(
                 """INSERT INTO snapshots
                      (source, run, step, revision, path, members, digest, images, newest_ns, mtime_ns, settled_ms)
@@ -128,7 +128,7 @@ class Ledger:
 
     def claim(self, now: datetime, ttl: timedelta, sources: Collection[str]) -> Job | None:
         """Claim the oldest queued job of these sources that is due, or None. Not renewed within ttl, it lapses."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("claim") as tx:
             row = tx.execute(
                 f"""SELECT {_JOB_COLUMNS} FROM jobs INDEXED BY jobs_open
                     CROSS JOIN snapshots ON snapshots.id = jobs.snapshot
@@ -149,19 +149,19 @@ class Ledger:
 
     def renew(self, job: int, now: datetime, ttl: timedelta) -> None:
         """Push a lease's end away: its worker is alive."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("lease") as tx:
             tx.execute("UPDATE jobs SET lease_ms = ? WHERE id = ? AND state = 'leased'", (to_ms(now + ttl), job))
 
     def release_all(self) -> int:
         """Queue again what an earlier daemon had leased. Only the owner of the ledger's lock may call this."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("release") as tx:
             return tx.execute(
                 "UPDATE jobs SET state = 'queued', attempt = attempt - 1, lease_ms = NULL WHERE state = 'leased'"
             ).rowcount
 
     def postpone(self, job: int, reason: str, until: datetime, *, crashed: bool = False) -> int:
         """Queue a leased job again, not before `until`; returns how often it has killed its worker by now."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("postpone") as tx:
             row = tx.execute(
                 """UPDATE jobs SET state = 'queued', lease_ms = NULL, not_before_ms = ?, reason = ?,
                      crashes = crashes + ? WHERE id = ? RETURNING crashes""",
@@ -171,7 +171,7 @@ class Ledger:
 
     def finish(self, job: int, state: JobState, now: datetime, reason: str = "") -> None:
         """End a job: done, failed, quarantined or superseded."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("finish") as tx:
             tx.execute(
                 "UPDATE jobs SET state = ?, lease_ms = NULL, reason = ?, finished_ms = ? WHERE id = ?",
                 (state.value, reason, to_ms(now), job),

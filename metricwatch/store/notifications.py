@@ -45,7 +45,7 @@ class NotificationLog:
 
     def announce(self, alert: Alert, event: str, notifiers: Sequence[str], now: datetime) -> None:
         """Hand an event to its receivers. A second call for the same event changes nothing."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("announce") as tx:
             tx.execute(
                 "INSERT INTO announcements (alert, event) VALUES (?, ?) ON CONFLICT DO NOTHING", (alert.id, event)
             )
@@ -75,7 +75,7 @@ class NotificationLog:
         )
 
     def sent(self, notification: int, now: datetime) -> None:
-        with self._db.transaction() as tx:
+        with self._db.transaction("notified") as tx:
             tx.execute(
                 """UPDATE notifications SET state = 'sent', attempts = attempts + 1, reason = '', sent_ms = ?
                    WHERE id = ?""",
@@ -83,7 +83,7 @@ class NotificationLog:
             )
 
     def postpone(self, notification: int, reason: str, until: datetime) -> None:
-        with self._db.transaction() as tx:
+        with self._db.transaction("notify-later") as tx:
             tx.execute(
                 "UPDATE notifications SET attempts = attempts + 1, reason = ?, not_before_ms = ? WHERE id = ?",
                 (reason, to_ms(until), notification),
@@ -91,7 +91,7 @@ class NotificationLog:
 
     def fail(self, notification: int, reason: str) -> None:
         """It will never arrive: keep the reason where `status` shows it."""
-        with self._db.transaction() as tx:
+        with self._db.transaction("notify-failed") as tx:
             tx.execute(
                 "UPDATE notifications SET state = 'failed', attempts = attempts + 1, reason = ? WHERE id = ?",
                 (reason, notification),
@@ -100,7 +100,7 @@ class NotificationLog:
     def fail_unknown(self, known: Iterable[str]) -> int:
         """Set aside what waits for notifiers that the configuration no longer names; returns how many."""
         names = json.dumps(sorted(known))
-        with self._db.transaction() as tx:
+        with self._db.transaction("notifiers-gone") as tx:
             return tx.execute(
                 """UPDATE notifications SET state = 'failed', reason = 'this notifier is no longer configured'
                    WHERE state = 'pending' AND notifier NOT IN (SELECT value FROM json_each(?))""",

@@ -40,7 +40,7 @@ class Scores:
     def record(self, job: Job, evaluation: Evaluation, now: datetime) -> int:
         """Keep an evaluation and its scores; returns the evaluation's id. Join the job's own transaction."""
         snapshot = job.snapshot
-        with self._db.transaction() as tx:
+        with self._db.transaction("scores") as tx:
             row = tx.execute(
                 """INSERT INTO evaluations
                      (job, run, step, revision, images, seconds, skipped, provenance, evaluated_ms)

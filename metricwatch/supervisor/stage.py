@@ -196,7 +196,7 @@ class Supervisor:
             twice = ", ".join(sorted({key for key in keys if keys.count(key) > 1}))
             self._on_failure(job, Failure(job=job.id, reason=f"two metrics gave the same key: {twice}"))
             return
-        with self._db.transaction():
+        with self._db.transaction("evaluation"):
             before = scored_before(self._scores, job.snapshot.run, step, evaluation)
             number = self._scores.record(job, evaluation, now)
             points = points_of(evaluation, prefix=self._prefix, step=step, timestamp_ms=to_ms(now))
@@ -292,7 +292,7 @@ class Supervisor:
         self._job, self.progress = None, None
         if job is None:
             return
-        with self._db.transaction():
+        with self._db.transaction("crash"):
             # A worker that died before it began is not the job's fault, unless that happens every time.
             crashed = begun or job.attempt > _MOST_FALSE_STARTS
             crashes = self._ledger.postpone(job.id, reason, self._clock.now() + wait, crashed=crashed)

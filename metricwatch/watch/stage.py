@@ -138,7 +138,7 @@ class Watcher:
         source.renamed.clear()
         source.held.update((found.candidate.step, found) for found in looked if found)
         ready = self._in_order(source, now)
-        with self._db.transaction():
+        with self._db.transaction("snapshots"):
             return sum(self._record(source, found) for found in ready)
 
     def _in_order(self, source: _Source, now: float) -> list[_Settled]:

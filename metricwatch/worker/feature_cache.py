@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from metricwatch import faults
 from metricwatch.worker.log import LogLine
 
 Row = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -137,7 +138,9 @@ class FeatureCache:
                     (key, used, kind, zlib.crc32(data), data),
                 )
             evicted = self._evict(db)
+            faults.reached("features:uncommitted")
             db.execute("COMMIT")
+            faults.reached("features:committed")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from metricwatch import faults
 from metricwatch.api import Arrays
 from metricwatch.worker.log import LogLine
 
@@ -102,6 +103,7 @@ class ReferenceCache:
         try:
             os.makedirs(self._directory, exist_ok=True)
             write(aside)
+            faults.reached("reference:unnamed")
             os.replace(aside, self._path(name))
         except OSError as error:
             self._refused = True

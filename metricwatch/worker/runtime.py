@@ -12,7 +12,7 @@ import threading
 from importlib import metadata
 from typing import TYPE_CHECKING, NoReturn
 
-from metricwatch import __version__
+from metricwatch import __version__, faults
 from metricwatch.errors import ConfigError, TemporaryError, WorkerError
 from metricwatch.protocol import Configure, Evaluate, Failure, Log, Ready, Reply, Result, Stop, decode, encode
 from metricwatch.worker.log import describe, log_failure
@@ -79,6 +79,7 @@ class Worker:
             print(error, file=sys.stderr, flush=True)  # noqa: T201
             os._exit(error.exit_code)
         evaluator = Evaluator(configure, device, self._channel.log, self._progress)
+        faults.reached("worker:ready")
         self._channel.send(Ready(pid=os.getpid(), device=str(device), versions=_versions()))
         threading.Thread(target=self._beat, args=(configure.heartbeat_seconds,), name="heartbeat", daemon=True).start()
         while True:
@@ -86,13 +87,16 @@ class Worker:
 
     def _serve(self, evaluator: Evaluator, request: Evaluate) -> None:
         self._progress.begin(request.job)
+        faults.reached("worker:begun")
         try:
             reply: Reply = Result(job=request.job, evaluation=evaluator.evaluate(request))
             line = encode(reply)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker lives on
             line = encode(self._failure(request, error))
         self._progress.end()
+        faults.reached("worker:unanswered")
         self._channel.write(line)
+        faults.reached("worker:answered")
 
     def _failure(self, request: Evaluate, error: Exception) -> Failure:
         from metricwatch.worker.samples import ChangedError

@@ -140,7 +140,7 @@ def test_failed_jobs_keep_their_reason(ledger, clock):
 
 def test_a_transaction_that_fails_leaves_nothing(db, ledger, clock):
     def half() -> None:
-        with db.transaction():
+        with db.transaction("test"):
             add(ledger, clock)
             raise RuntimeError("between two writes")
 

@@ -122,7 +122,7 @@ class Scene:
             series=series,
         )
         evaluation = Evaluation(scores=(score,), skipped=(), images=images, seconds=1.0, provenance={})
-        with self.db.transaction():
+        with self.db.transaction("test"):
             self.scores.record(job, evaluation, self.clock.now())
             self.ledger.finish(job.id, JobState.DONE, self.clock.now())
 

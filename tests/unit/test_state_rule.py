@@ -152,7 +152,7 @@ class Scene:
             series="a",
         )
         evaluation = Evaluation(scores=(score,), skipped=(), images=64, seconds=1.0, provenance={})
-        with self.db.transaction():
+        with self.db.transaction("test"):
             self.scores.record(job, evaluation, self.clock.now())
             self.ledger.finish(job.id, JobState.DONE, self.clock.now())
         while self.rules.tick() + self.alerts.tick():

@@ -71,7 +71,7 @@ class Scene:
             for key, value, digest in values
         )
         evaluation = Evaluation(scores=scores, skipped=(), images=8, seconds=1.0, provenance={})
-        with self.db.transaction():
+        with self.db.transaction("test"):
             self.scores.record(job, evaluation, self.clock.now())
             self.ledger.finish(job.id, JobState.DONE, self.clock.now())
         self.rules.tick()
