@@ -17,6 +17,23 @@ settings.register_profile("metricwatch", deadline=None, derandomize=bool(os.envi
 settings.load_profile("metricwatch")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    sizes = parser.getgroup("metricwatch", "how long the suites in tests/chaos go on")
+    sizes.addoption("--full-size", action="store_true", help="run them at the size that the make targets name")
+    sizes.addoption("--seed", type=int, default=0, help="what their chance begins with")
+
+
+@pytest.fixture
+def full_size(request: pytest.FixtureRequest) -> bool:
+    """True where the suites in tests/chaos shall take the time they need, False for a few seconds of each."""
+    return bool(request.config.getoption("--full-size"))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--seed"))
+
+
 @pytest.fixture(autouse=True)
 def neutral_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """None of the variables that the developer's own tracking server or daemon is set up with."""
