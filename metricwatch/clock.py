@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -23,6 +24,30 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+class SteadyClock:
+    """Another clock, of which now() never goes back, nor below a given moment. Safe from several threads.
+
+    When the wall clock is set back, time goes on from where it was, at the pace of the monotonic clock, until the wall
+    clock has caught up: what is recorded stays in order, and what waits does not wait for the lost hour again.
+    """
+
+    def __init__(self, clock: Clock, *, not_before: datetime | None = None) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last = max(clock.now(), not_before or datetime.min.replace(tzinfo=UTC))
+        self._since = clock.monotonic()
+
+    def now(self) -> datetime:
+        with self._lock:
+            monotonic = self._clock.monotonic()
+            self._last = max(self._clock.now(), self._last + timedelta(seconds=monotonic - self._since))
+            self._since = monotonic
+            return self._last
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
 
 
 def to_ms(moment: datetime) -> int:

@@ -14,10 +14,10 @@ import structlog
 from metricwatch import catalog
 from metricwatch.alerts.stage import AlertDispatcher
 from metricwatch.api import Notifier, Sink
-from metricwatch.clock import Clock, SystemClock
+from metricwatch.clock import Clock, SteadyClock, SystemClock
 from metricwatch.config.options import bind_options
 from metricwatch.config.schema import Config
-from metricwatch.errors import WorkerError
+from metricwatch.errors import LedgerUnavailableError, WorkerError
 from metricwatch.export.stage import Exporter
 from metricwatch.lanes import Lanes
 from metricwatch.protocol import Configure
@@ -31,6 +31,7 @@ from metricwatch.store.scores import Scores
 from metricwatch.supervisor.process import WorkerProcess
 from metricwatch.supervisor.stage import Policy, Progress, Supervisor
 from metricwatch.telemetry import Health, HealthServer
+from metricwatch.upkeep.stage import Upkeep
 from metricwatch.watch.events import EventHints
 from metricwatch.watch.scan import concerns
 from metricwatch.watch.stage import Watcher
@@ -41,6 +42,9 @@ log = structlog.get_logger(__name__)
 _PERIOD_SECONDS = 0.5
 _MOST_FAILED_STARTS = 3
 _ATTEMPTS_ONCE = 4
+# How long `run --once` waits for a ledger that cannot be written.
+_TROUBLE_ONCE_SECONDS = 30.0
+_CLOCK_TOLERANCE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,7 @@ class App:
     def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
         """Take the ledger's lock and build the stages. Raises LockedError, LedgerError, ConfigError, PluginError."""
         self.config = config
-        self._clock = clock or SystemClock()
+        self._wall = clock or SystemClock()
         self._stop = threading.Event()
         self._lanes: Lanes | None = None
         self._closers: list[Callable[[], None]] = []
@@ -81,6 +85,7 @@ class App:
         self._closers.append(self._lock.release)
         self.db = Database.open(config.state)
         self._closers.append(self.db.close)
+        self._clock = _steady(self._wall, self.db)
         runs = list({entry.target.key: entry.target for entry in config.watch}.values())
         sinks = {config.tracking.sink: load_sink(config)}
         notifiers = load_notifiers(config)
@@ -112,6 +117,7 @@ class App:
         self.rules = Rules(self.db, config.rules, runs, tuple(sinks), self._clock)
         self.exporter = Exporter(self.db, sinks, self._clock)
         self.alerts = AlertDispatcher(self.db, config.rules, notifiers, sink=config.tracking.sink, clock=self._clock)
+        self.upkeep = Upkeep(self.db, config.retention, {run.key for run in runs}, self._clock)
         if config.telemetry.port is not None:
             health = Health(self.db, self._turning)
             server = HealthServer(config.telemetry.host, config.telemetry.port, health)
@@ -124,7 +130,7 @@ class App:
 
     def tick(self) -> int:
         """One turn of every stage, in order; returns the work done."""
-        stages = (self.watcher, self.supervisor, self.rules, self.exporter, self.alerts)
+        stages = (self.watcher, self.supervisor, self.rules, self.exporter, self.alerts, self.upkeep)
         return sum(stage.tick() for stage in stages)
 
     def run(self) -> None:
@@ -153,12 +159,12 @@ class App:
                 finished = sum(counts[state] - before[state] for state in ("done", "failed", "quarantined"))
                 left = jobs.unfinished(self.sources) + self.watcher.settling()
                 progress(self.supervisor.progress, finished, finished + left)
-                self._stop.wait(0.1)
+                self._wait_once()
             deadline = time.monotonic() + drain.total_seconds()
             while not self._stop.is_set() and time.monotonic() < deadline:
                 if not (deliveries.pending() or notifications.pending() or notifications.unannounced()):
                     break
-                self._stop.wait(0.1)
+                self._wait_once()
             stopped = self._stop.is_set()
         after = jobs.job_counts()
         return Once(
@@ -196,12 +202,13 @@ class App:
         self.close()
 
     def _turn(self) -> Lanes:
-        # Three lanes: a tracking server that hangs must delay neither scoring nor the alarm.
+        # Lanes of their own: a tracking server that hangs must delay neither scoring nor the alarm.
         self._lanes = Lanes(
             {
                 "score": (self._own, self.watcher.tick, self.supervisor.tick, self.rules.tick),
                 "export": (self.exporter.tick,),
                 "alerts": (self.alerts.tick,),
+                "upkeep": (self.upkeep.tick,),
             },
             period=_PERIOD_SECONDS,
             stop=self._stop,
@@ -210,15 +217,35 @@ class App:
 
     def _own(self) -> int:
         self._lock.check()
+        self.db.check_there()
         return 0
 
     def _turning(self) -> bool:
         return self._lanes is None or self._lanes.turning()
 
+    def _wait_once(self) -> None:
+        """Wait a moment. Raises LedgerUnavailableError: nobody waits at a prompt until a disk has room again."""
+        self._stop.wait(0.1)
+        if self._lanes is not None and self._lanes.trouble_seconds() > _TROUBLE_ONCE_SECONDS:
+            raise LedgerUnavailableError(f"{self._lanes.trouble}; nothing is lost: run again when it can be written")
+
     def _all_scored(self, jobs: Ledger) -> bool:
         if self.supervisor.failed_starts >= _MOST_FAILED_STARTS:
             raise WorkerError(f"the worker does not start: {self.supervisor.last_error}")
         return self.watcher.settled() and not jobs.unfinished(self.sources) and not self.rules.behind()
+
+
+def _steady(wall: Clock, db: Database) -> Clock:
+    """A clock that never goes back behind what the ledger holds."""
+    newest = db.newest_time()
+    ahead = newest - wall.now()
+    if ahead > _CLOCK_TOLERANCE:
+        log.warning(
+            "clock.behind",
+            reason=f"the ledger holds times up to {newest:%Y-%m-%d %H:%M:%S} UTC, {ahead} after now",
+            consequence="time goes on from there, so that nothing is recorded before what came first",
+        )
+    return SteadyClock(wall, not_before=newest)
 
 
 def load_sink(config: Config) -> Sink:

@@ -62,5 +62,13 @@ class LedgerError(MetricwatchError):
     """The ledger cannot be opened, read or written."""
 
 
+class LedgerUnavailableError(LedgerError):
+    """The disk is full, or does not answer. Nothing was changed; the same can be done again once it is better."""
+
+
+class LedgerDamagedError(LedgerError):
+    """The ledger's file is not what was written to it. Only a person may decide what to go on with."""
+
+
 class LockedError(LedgerError):
     """Another daemon owns this ledger."""

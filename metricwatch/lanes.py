@@ -6,24 +6,60 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
+
+from metricwatch.clock import backoff
+from metricwatch.errors import LedgerUnavailableError
+
+log = structlog.get_logger(__name__)
 
 # A lane that has not turned for this long hangs in a stage: the health endpoint says so.
 _STUCK_SECONDS = 120.0
 _JOIN_SECONDS = 15.0
+_FIRST_RETRY = timedelta(seconds=1)
+_MOST_RETRY = timedelta(seconds=30)
 
 Tick = Callable[[], int]
+
+
+class _Trouble:
+    """The lanes that cannot write the ledger: said once when the first of them meets it, and when all are over it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._attempts: dict[str, int] = {}
+        self.reason = ""
+        self.since = 0.0
+
+    def met(self, lane: str, error: LedgerUnavailableError) -> float:
+        """How many seconds to wait before the lane tries again."""
+        with self._lock:
+            if not self._attempts:
+                self.since = time.monotonic()
+                log.error("ledger.unavailable", reason=str(error), consequence="everything waits for it")
+            self._attempts[lane] = self._attempts.get(lane, 0) + 1
+            self.reason = str(error)
+            return backoff(self._attempts[lane], first=_FIRST_RETRY, most=_MOST_RETRY).total_seconds()
+
+    def over(self, lane: str) -> None:
+        with self._lock:
+            if self._attempts.pop(lane, None) and not self._attempts:
+                self.reason = ""
+                log.info("ledger.available", consequence="everything goes on where it was")
 
 
 class _Lane:
     """One thread: ticks its stages while they find work, then sleeps until woken."""
 
-    def __init__(self, name: str, ticks: Sequence[Tick], stop: threading.Event) -> None:
+    def __init__(self, name: str, ticks: Sequence[Tick], stop: threading.Event, trouble: _Trouble) -> None:
         self._ticks = ticks
         self._stop = stop
+        self._trouble = trouble
         self._woken = threading.Event()
         self.failure: BaseException | None = None
         self.turned = time.monotonic()
@@ -40,7 +76,13 @@ class _Lane:
                 if self._stop.is_set():
                     return
                 self.turned = time.monotonic()
-                if sum(tick() for tick in self._ticks) == 0:
+                try:
+                    idle = sum(tick() for tick in self._ticks) == 0
+                except LedgerUnavailableError as error:
+                    self._stop.wait(self._trouble.met(self.thread.name, error))
+                    continue
+                self._trouble.over(self.thread.name)
+                if idle:
                     self._woken.wait()
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             self.failure = error
@@ -56,7 +98,8 @@ class Lanes:
 
     def __init__(self, lanes: Mapping[str, Sequence[Tick]], *, period: float, stop: threading.Event) -> None:
         self._stop = stop
-        self._lanes = [_Lane(name, ticks, stop) for name, ticks in lanes.items()]
+        self._trouble = _Trouble()
+        self._lanes = [_Lane(name, ticks, stop, self._trouble) for name, ticks in lanes.items()]
         self._scheduler = BackgroundScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
@@ -74,6 +117,15 @@ class Lanes:
         """True while every lane has come round lately."""
         oldest = time.monotonic() - _STUCK_SECONDS
         return all(lane.failure is None and lane.turned > oldest for lane in self._lanes)
+
+    @property
+    def trouble(self) -> str:
+        """Why the ledger cannot be written at the moment, or ""."""
+        return self._trouble.reason
+
+    def trouble_seconds(self) -> float:
+        """For how long the ledger could not be written, 0 when it can."""
+        return time.monotonic() - self._trouble.since if self._trouble.reason else 0.0
 
     def __enter__(self) -> Self:
         for lane in self._lanes:

@@ -49,6 +49,8 @@ class AlertDispatcher:
         self._clock = clock
         self._log = NotificationLog(db)
         self._deliveries = Deliveries(db)
+        # By notifier: a message that has arrived and is not marked so, because the ledger could not be written.
+        self._unmarked: dict[str, PendingNotification] = {}
 
     def start(self) -> None:
         """Set aside what waits for notifiers that are gone."""
@@ -81,6 +83,8 @@ class AlertDispatcher:
         return len(events)
 
     def _send(self, name: str, notifier: Notifier) -> int:
+        if (arrived := self._unmarked.get(name)) is not None:
+            self._mark(arrived)
         pending = self._log.next(name, self._clock.now())
         if pending is None:
             return 0
@@ -99,9 +103,15 @@ class AlertDispatcher:
             self._log.fail(pending.id, reason)
             log.exception("notification.failed", notifier=name, rule=pending.alert.rule)
         else:
-            self._log.sent(pending.id, self._clock.now())
-            log.info("notification.sent", notifier=name, rule=pending.alert.rule, event_kind=pending.event)
+            self._unmarked[name] = pending
+            self._mark(pending)
         return 1
+
+    def _mark(self, arrived: PendingNotification) -> None:
+        """Write down that a message has arrived. Until that succeeds it is neither forgotten nor sent again."""
+        self._log.sent(arrived.id, self._clock.now())
+        del self._unmarked[arrived.notifier]
+        log.info("notification.sent", notifier=arrived.notifier, rule=arrived.alert.rule, event_kind=arrived.event)
 
     def _postpone(self, pending: PendingNotification, error: TemporaryError) -> None:
         now = self._clock.now()

@@ -154,6 +154,13 @@ rules:
 #  stall_timeout: 30m              # signs of life without progress for so long: the same
 #  threads: 4                      # CPU threads. Default: the library's choice
 
+# What the ledger lets go of, and how many copies of it lie beside it.
+#retention:
+#  runs: 90d                       # after the last evaluation of a run that is no longer watched
+#  deliveries: 14d                 # points, once they have arrived
+#  backups: 3                      # the newest copies are kept; 0: none are made
+#  backup_every: 1d
+
 # Health and the daemon's own metrics over HTTP. Default: no port, no server.
 #telemetry:
 #  host: 127.0.0.1

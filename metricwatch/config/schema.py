@@ -160,6 +160,19 @@ class WorkerConfig(Section):
         return stall
 
 
+class Retention(Section):
+    """What the ledger lets go of, and the copies of it that are kept.
+
+    runs: how long after its last evaluation a run that no watch entry names is kept; deliveries: how long points are
+    that arrived. backups is a number of copies, 0 for none.
+    """
+
+    runs: PositiveDuration = timedelta(days=90)
+    deliveries: PositiveDuration = timedelta(days=14)
+    backups: int = Field(default=3, ge=0)
+    backup_every: PositiveDuration = timedelta(days=1)
+
+
 class Telemetry(Section):
     """Where the daemon answers health and metrics requests; port None: nowhere."""
 
@@ -191,6 +204,7 @@ class Config(Section):
     rules: tuple[Rule, ...] = ()
     notify: dict[str, NotifierConfig] = Field(default_factory=dict)
     worker: WorkerConfig = Field(default_factory=WorkerConfig)
+    retention: Retention = Field(default_factory=Retention)
     telemetry: Telemetry = Field(default_factory=Telemetry)
 
     @field_validator("metrics")

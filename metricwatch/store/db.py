@@ -1,70 +1,106 @@
-"""The SQLite file: opening, migrating, and transactions that threads can share."""
+"""The SQLite file: opening, and transactions that threads can share."""
 
 from __future__ import annotations
 
-import re
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 from metricwatch import faults
-from metricwatch.errors import LedgerError
+from metricwatch.clock import from_ms
+from metricwatch.errors import LedgerDamagedError, LedgerError, LedgerUnavailableError
+from metricwatch.store import backups, schema
 
 FILE_NAME = "ledger.sqlite3"
 
+# SQLite's primary result codes, see sqlite.org/rescode.html.
+_UNAVAILABLE = frozenset(
+    {
+        *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+        *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOMEM),
+    }
+)
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_BUSY_SECONDS = 30
+# A file is written anew when so many of its pages are empty (of 4 kB), and such a part of them.
+_MOST_FREE_PAGES = 1000
+_MOST_FREE = 0.25
 
-def migrations() -> list[tuple[int, str]]:
-    """All (version, SQL) pairs in order; the version is the number that starts the file's name."""
-    found = []
-    for entry in files("metricwatch.store").joinpath("migrations").iterdir():
-        match = re.fullmatch(r"(\d{4})_\w+\.sql", entry.name)
-        if match:
-            found.append((int(match[1]), entry.read_text(encoding="utf-8")))
-    return sorted(found)
+_TIMES = (
+    ("runs", "created_ms"),
+    ("snapshots", "settled_ms"),
+    ("evaluations", "evaluated_ms"),
+    ("deliveries", "created_ms"),
+    ("alerts", "fired_ms"),
+    ("alerts", "resolved_ms"),
+    ("notifications", "created_ms"),
+)
 
 
 class Database:
     """One connection, shared by the daemon's threads one transaction at a time.
 
-    Every sqlite3.Error leaves as LedgerError naming the file. A transaction inside a transaction joins it.
+    Every sqlite3.Error leaves as LedgerError naming the file: LedgerUnavailableError when the same may work later,
+    LedgerDamagedError when it will not. A transaction inside a transaction joins it.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.path = path
+        self._inode = path.stat().st_ino
         self._connection = connection
         self._lock = threading.RLock()
         self._depth = 0
 
     @classmethod
     def open(cls, state: Path) -> Self:
-        """Open or create the ledger in a state folder and bring its schema up to date."""
+        """Open the ledger in a state folder, check it, and bring its schema up to date; create one where none was.
+
+        Raises LedgerDamagedError for a file that is damaged, cut short or gone while its backups are here: a new
+        ledger in its place would score, and log, everything a second time.
+        """
         path = state / FILE_NAME
+        if not path.exists():
+            _create(path)
+        elif path.stat().st_size == 0:
+            raise LedgerDamagedError(f"{path}: the ledger is empty (0 bytes): its content was lost. {_advice(path)}")
+        database = cls(_connect(path), path)
         try:
-            connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode = WAL")
-            # FULL, not NORMAL: a point sent to MLflow must not be forgotten by a power cut and sent anew.
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-        except sqlite3.Error as error:
-            raise LedgerError(f"{path}: cannot open the ledger: {error}") from error
-        database = cls(connection, path)
-        database._migrate()
+            database._check()
+            with database._errors():
+                schema.migrate(database._connection, path)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @classmethod
+    def open_beside(cls, state: Path) -> Self:
+        """Open the ledger of a daemon that may be running, to leave a request in it. It must have this schema."""
+        path = state / FILE_NAME
+        _require(path)
+        database = cls(_connect(path), path)
+        version = int(database.read("PRAGMA user_version")[0][0])
+        if version != schema.newest():
+            database.close()
+            raise LedgerError(
+                f"{path}: its schema is {version}, this metricwatch has {schema.newest()}: use the daemon's own version"
+                " or restart the daemon with this one"
+            )
         return database
 
     @classmethod
     def open_readonly(cls, state: Path) -> Self:
         """Open an existing ledger for reading beside a running daemon. Raises LedgerError when there is none."""
         path = state / FILE_NAME
-        if not path.exists():
-            raise LedgerError(f"{path}: no ledger yet; has `metricwatch run` been started with this configuration?")
+        _require(path)
         try:
             connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30, isolation_level=None
+                f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
             )
             connection.row_factory = sqlite3.Row
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -81,56 +117,123 @@ class Database:
                 return
             self._depth += 1
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
+                with self._errors():
+                    self._connection.execute("BEGIN IMMEDIATE")
                     yield self._connection
-                except BaseException:
-                    # On a full disk SQLite has rolled back by itself.
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
-                    raise
-                faults.reached(f"{name}:uncommitted")
-                self._connection.execute("COMMIT")
-                faults.reached(f"{name}:committed")
-            except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise LedgerError(f"{self.path}: {error}") from error
+                    faults.reached(f"{name}:uncommitted")
+                    self._connection.execute("COMMIT")
+                    faults.reached(f"{name}:committed")
             finally:
                 self._depth -= 1
+                # On a full disk SQLite may have rolled back by itself.
+                if self._connection.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._connection.execute("ROLLBACK")
 
     def read(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
         """All rows of a query, at one moment."""
-        with self._lock:
-            try:
-                return self._connection.execute(sql, parameters).fetchall()
-            except sqlite3.Error as error:
-                raise LedgerError(f"{self.path}: {error}") from error
+        with self._lock, self._errors():
+            return self._connection.execute(sql, parameters).fetchall()
 
     def read_one(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> sqlite3.Row | None:
         """The first row of a query, or None."""
         rows = self.read(sql, parameters)
         return rows[0] if rows else None
 
+    def check_there(self) -> None:
+        """Raise LedgerDamagedError when the file was removed or replaced: what we write would be lost."""
+        try:
+            inode = self.path.stat().st_ino
+        except FileNotFoundError:
+            inode = None
+        if inode != self._inode:
+            raise LedgerDamagedError(
+                f"{self.path}: the ledger was removed or replaced while the daemon ran; it stops here"
+            )
+
+    def compact(self) -> None:
+        """Give back to the disk what removed rows took, where that is much, and fold the write-ahead log in."""
+        with self._lock, self._errors():
+            (pages,), (free,) = (
+                self._connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count")
+            )
+            if free > _MOST_FREE_PAGES and free > pages * _MOST_FREE:
+                self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA optimize")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def newest_time(self) -> datetime:
+        """The newest moment that anything was recorded at; 1970 for a ledger in which nothing is."""
+        newest = " UNION ALL ".join(f"SELECT max({column}) FROM {table}" for table, column in _TIMES)  # noqa: S608
+        rows = self.read(newest)
+        return from_ms(max(row[0] or 0 for row in rows))
+
     def close(self) -> None:
         with self._lock:
             self._connection.close()
 
-    def _migrate(self) -> None:
-        current = int(self.read("PRAGMA user_version")[0][0])
-        steps = migrations()
-        newest = steps[-1][0]
-        if current > newest:
-            raise LedgerError(
-                f"{self.path}: written by a newer metricwatch (schema {current}, this one knows {newest}); "
-                "upgrade metricwatch or name another state folder"
-            )
-        for version, script in steps:
-            if version <= current:
-                continue
-            try:
-                self._connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {version};\nCOMMIT;")
-            except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise LedgerError(f"{self.path}: migration {version:04d} failed: {error}") from error
+    def _check(self) -> None:
+        """Read every page once: better told at the start than at night."""
+        (first,) = self.read("PRAGMA quick_check(1)")
+        if first[0] != "ok":
+            raise LedgerDamagedError(f"{self.path}: the ledger is damaged: {first[0]}. {_advice(self.path)}")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            # The low byte is the primary code. Misuse of the module has none.
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in _DAMAGED:
+                raise LedgerDamagedError(
+                    f"{self.path}: the ledger is damaged: {error}. {_advice(self.path)}"
+                ) from error
+            kind = LedgerUnavailableError if code in _UNAVAILABLE else LedgerError
+            raise kind(f"{self.path}: {error}") from error
+
+
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise LedgerError(f"{path}: no ledger yet; has `metricwatch run` been started with this configuration?")
+
+
+def _create(path: Path) -> None:
+    """Make a new ledger aside and rename it: a file of this name is never one that was not begun properly."""
+    if backups.newest(path.parent) is not None:
+        raise LedgerDamagedError(f"{path}: the ledger is gone, and its backups are here. {_advice(path)}")
+    aside = path.with_suffix(".new")
+    aside.unlink(missing_ok=True)
+    try:
+        connection = sqlite3.connect(aside, isolation_level=None)
+        try:
+            schema.migrate(connection, aside)
+        finally:
+            connection.close()
+        faults.reached("ledger:unnamed")
+        aside.rename(path)
+    except (sqlite3.Error, OSError) as error:
+        raise LedgerError(f"{path}: cannot create the ledger: {error}") from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        # FULL, not NORMAL: a point sent to MLflow must not be forgotten by a power cut and sent anew.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+            raise LedgerDamagedError(f"{path}: the ledger is damaged: {error}. {_advice(path)}") from error
+        raise LedgerError(f"{path}: cannot open the ledger: {error}") from error
+    return connection
+
+
+def _advice(path: Path) -> str:
+    newest = backups.newest(path.parent)
+    anew = f"remove {path.parent} to begin anew: every snapshot that is on disk is then scored, and logged, once more"
+    if newest is None:
+        return f"There is no backup; restore the file from your own, or {anew}"
+    return f"`metricwatch restore` puts the backup {newest.name} in its place; or {anew}"

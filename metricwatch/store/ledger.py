@@ -17,6 +17,9 @@ _JOB_COLUMNS = """
   images, settled_ms
 """
 
+# With the pauses between tries, a quarter of a minute.
+_TRIES_IN_ORDER = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
@@ -127,7 +130,11 @@ class Ledger:
     # --- written by the supervisor -------------------------------------------------------------------------
 
     def claim(self, now: datetime, ttl: timedelta, sources: Collection[str]) -> Job | None:
-        """Claim the oldest queued job of these sources that is due, or None. Not renewed within ttl, it lapses."""
+        """Claim the oldest queued job of these sources that is due, or None. Not renewed within ttl, it lapses.
+
+        A job that waits for another try holds back the later ones of its source, so that rules judge a curve in order;
+        but no longer than its first few tries, for what one snapshot suffers from need not concern the others.
+        """
         with self._db.transaction("claim") as tx:
             row = tx.execute(
                 f"""SELECT {_JOB_COLUMNS} FROM jobs INDEXED BY jobs_open
@@ -136,8 +143,14 @@ class Ledger:
                       AND ((jobs.state = 'queued' AND jobs.not_before_ms <= :now)
                            OR (jobs.state = 'leased' AND jobs.lease_ms <= :now))
                       AND source IN (SELECT value FROM json_each(:sources))
+                      AND NOT EXISTS (
+                        SELECT 1 FROM jobs AS earlier INDEXED BY jobs_open
+                        CROSS JOIN snapshots AS its ON its.id = earlier.snapshot
+                        WHERE earlier.state IN ('queued', 'leased') AND earlier.state = 'queued'
+                          AND earlier.id < jobs.id AND its.source = snapshots.source
+                          AND earlier.not_before_ms > :now AND earlier.attempt <= :held_back)
                     ORDER BY jobs.id LIMIT 1""",  # noqa: S608 - a constant of ours, no value of the user's
-                {"now": to_ms(now), "sources": json.dumps(list(sources))},
+                {"now": to_ms(now), "sources": json.dumps(list(sources)), "held_back": _TRIES_IN_ORDER},
             ).fetchone()
             if row is None:
                 return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -61,6 +62,16 @@ class Progress:
     total: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Victim:
+    """A job whose worker died, until that is written down."""
+
+    job: Job
+    reason: str
+    wait: timedelta
+    crashed: bool
+
+
 class Supervisor:
     """The only writer of leases, job states and scores. Runs one worker, started when there is work."""
 
@@ -94,6 +105,8 @@ class Supervisor:
         self._worker: WorkerProcess | None = None
         self._ready = False
         self._job: Job | None = None
+        self._inbox: deque[Reply] = deque()
+        self._victim: _Victim | None = None
         self._heard = 0.0
         self._renewed = 0.0
         self._idle_since = 0.0
@@ -117,6 +130,7 @@ class Supervisor:
 
         Raises ConfigError when the worker says that it cannot work as configured (no such device, say).
         """
+        self._bury()
         work = self._listen()
         self._look_after()
         return work + self._assign()
@@ -139,6 +153,10 @@ class Supervisor:
     def _listen(self) -> int:
         if self._worker is None:
             return 0
+        if self._inbox:
+            # It was us who did not listen meanwhile.
+            self._heard = self._progressed = self._clock.monotonic()
+            return self._read_inbox()
         try:
             replies = self._worker.poll()
         except WorkerError as error:
@@ -148,9 +166,16 @@ class Supervisor:
             return 1
         if replies:
             self._heard = self._clock.monotonic()
-        for reply in replies:
-            self._on_reply(reply)
-        return sum(not isinstance(reply, Heartbeat) for reply in replies)
+        self._inbox.extend(replies)
+        return self._read_inbox()
+
+    def _read_inbox(self) -> int:
+        """Act on what was said. A message leaves only then: a ledger that cannot be written costs no result."""
+        read = 0
+        while self._inbox:
+            self._on_reply(self._inbox[0])
+            read += not isinstance(self._inbox.popleft(), Heartbeat)
+        return read
 
     def _on_reply(self, reply: Reply) -> None:
         match reply:
@@ -288,18 +313,29 @@ class Supervisor:
         attempts = max(1, self.failed_starts)
         wait = backoff(attempts, first=_FIRST_RETRY, most=_MOST_RESTART)
         self._not_before = self._clock.monotonic() + wait.total_seconds()
-        job, begun = self._job, self.progress is not None
-        self._job, self.progress = None, None
-        if job is None:
-            return
-        with self._db.transaction("crash"):
+        if self._job is not None:
             # A worker that died before it began is not the job's fault, unless that happens every time.
-            crashed = begun or job.attempt > _MOST_FALSE_STARTS
-            crashes = self._ledger.postpone(job.id, reason, self._clock.now() + wait, crashed=crashed)
+            crashed = self.progress is not None or self._job.attempt > _MOST_FALSE_STARTS
+            self._victim = _Victim(job=self._job, reason=reason, wait=wait, crashed=crashed)
+        self._job, self.progress = None, None
+        self._inbox.clear()
+        self._bury()
+
+    def _bury(self) -> None:
+        """Write down whose worker died. Until that succeeds no other job is begun."""
+        if self._victim is None:
+            return
+        job, reason = self._victim.job, self._victim.reason
+        why = ""
+        with self._db.transaction("crash"):
+            until = self._clock.now() + self._victim.wait
+            crashes = self._ledger.postpone(job.id, reason, until, crashed=self._victim.crashed)
             if crashes >= _MOST_CRASHES:
                 why = f"took its worker down {crashes} times; the last time {reason}"
                 self._ledger.finish(job.id, JobState.QUARANTINED, self._clock.now(), why)
-                log.error("job.quarantined", run=self._name(job), step=job.snapshot.step, reason=why)
+        self._victim = None
+        if why:
+            log.error("job.quarantined", run=self._name(job), step=job.snapshot.step, reason=why)
 
     def _assign(self) -> int:
         if self._worker is None:

@@ -13,7 +13,8 @@ import pytest
 from metricwatch.errors import LedgerError, LockedError
 from metricwatch.records import JobState, Run
 from metricwatch.store import lock
-from metricwatch.store.db import FILE_NAME, Database, migrations
+from metricwatch.store.db import FILE_NAME, Database
+from metricwatch.store.schema import migrations
 from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.store.lock import DaemonLock
 from metricwatch.testing.clock import FakeClock

@@ -1,0 +1,72 @@
+"""What may leave the ledger: points that arrived long ago, and runs that nobody watches any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from datetime import datetime
+
+from metricwatch.clock import from_ms, to_ms
+from metricwatch.store.db import Database
+
+# Short transactions: the stages that score and deliver wait for each of them.
+_AT_ONCE = 1000
+
+# Children before their parents.
+_OF_A_RUN = (
+    "DELETE FROM notifications WHERE alert IN (SELECT id FROM alerts WHERE run = :run)",
+    "DELETE FROM announcements WHERE alert IN (SELECT id FROM alerts WHERE run = :run)",
+    "DELETE FROM alerts WHERE run = :run",
+    "DELETE FROM rule_states WHERE run = :run",
+    "DELETE FROM rule_marks WHERE run = :run",
+    "DELETE FROM remote_runs WHERE run = :run",
+    "DELETE FROM deliveries WHERE run = :run",
+    "DELETE FROM scores WHERE run = :run",
+    "DELETE FROM evaluations WHERE run = :run",
+    "DELETE FROM jobs WHERE snapshot IN (SELECT id FROM snapshots WHERE run = :run)",
+    "DELETE FROM snapshots WHERE run = :run",
+    "DELETE FROM runs WHERE key = :run",
+)
+
+
+class Housekeeping:
+    """Written by upkeep alone."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def remove_deliveries(self, *, before: datetime) -> int:
+        """Remove some of the deliveries that arrived before then; returns how many."""
+        with self._db.transaction("old-deliveries") as tx:
+            return tx.execute(
+                """DELETE FROM deliveries WHERE id IN
+                     (SELECT id FROM deliveries WHERE state = 'sent' AND sent_ms < ? LIMIT ?)""",
+                (to_ms(before), _AT_ONCE),
+            ).rowcount
+
+    def idle_runs(self, *, before: datetime, other_than: Collection[str]) -> list[str]:
+        """The runs not among these to which nothing has happened since then, and of which nothing waits."""
+        rows = self._db.read(
+            """SELECT key FROM runs WHERE created_ms < :before
+                 AND key NOT IN (SELECT value FROM json_each(:kept))
+                 AND NOT EXISTS (SELECT 1 FROM snapshots WHERE run = key AND settled_ms >= :before)
+                 AND NOT EXISTS (SELECT 1 FROM evaluations WHERE run = key AND evaluated_ms >= :before)
+                 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE run = key AND state = 'pending')
+                 AND NOT EXISTS (SELECT 1 FROM alerts JOIN notifications AS n ON n.alert = alerts.id
+                                 WHERE run = key AND n.state = 'pending')""",
+            {"before": to_ms(before), "kept": json.dumps(sorted(other_than))},
+        )
+        return [row["key"] for row in rows]
+
+    def remove_run(self, run: str) -> int:
+        """Forget a run with everything about it; returns how many rows that were."""
+        with self._db.transaction("old-run") as tx:
+            return sum(tx.execute(sql, {"run": run}).rowcount for sql in _OF_A_RUN)
+
+    def backed_up_at(self) -> datetime | None:
+        row = self._db.read_one("SELECT done_ms FROM upkeep WHERE task = 'backup'")
+        return from_ms(row["done_ms"]) if row else None
+
+    def note_backup(self, now: datetime) -> None:
+        with self._db.transaction("backup") as tx:
+            tx.execute("INSERT OR REPLACE INTO upkeep (task, done_ms) VALUES ('backup', ?)", (to_ms(now),))

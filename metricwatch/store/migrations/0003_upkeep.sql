@@ -1,0 +1,15 @@
+-- Written by upkeep: when it last did what.
+CREATE TABLE upkeep (
+  task    TEXT PRIMARY KEY CHECK (task IN ('backup')),
+  done_ms INTEGER NOT NULL
+) STRICT;
+
+-- Written by `metricwatch retry`; each row is removed by the stage that acts on it.
+CREATE TABLE retries (
+  kind   TEXT NOT NULL CHECK (kind IN ('job', 'revision', 'delivery', 'notification')),
+  target INTEGER NOT NULL,
+  PRIMARY KEY (kind, target)
+) STRICT;
+
+-- For upkeep, which looks for what arrived long ago.
+CREATE INDEX deliveries_sent ON deliveries (sent_ms) WHERE state = 'sent';

@@ -1,0 +1,1 @@
+"""What keeps the ledger small, and a copy of it at hand."""

@@ -1,0 +1,68 @@
+"""The upkeep stage: backups, and an end for what nobody needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+
+import structlog
+
+from metricwatch.clock import Clock
+from metricwatch.config.schema import Retention
+from metricwatch.errors import LedgerError
+from metricwatch.store import backups
+from metricwatch.store.db import Database
+from metricwatch.store.housekeeping import Housekeeping
+
+log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS = 600.0
+
+
+class Upkeep:
+    """The only one that removes from the ledger. Copies it before it does, by SQLite's own online backup."""
+
+    def __init__(self, db: Database, retention: Retention, runs: Collection[str], clock: Clock) -> None:
+        """runs: the keys of those that the configuration names. They are kept, however old."""
+        self._db = db
+        self._store = Housekeeping(db)
+        self._retention = retention
+        self._runs = runs
+        self._clock = clock
+        self._next_look = 0.0
+
+    def tick(self) -> int:
+        """Back up and remove what is due; returns how many rows were removed. Each call does a small part."""
+        if self._clock.monotonic() < self._next_look:
+            return 0
+        self._back_up()
+        removed = self._store.remove_deliveries(before=self._clock.now() - self._retention.deliveries)
+        removed += self._remove_runs()
+        if removed == 0:
+            self._db.compact()
+            self._next_look = self._clock.monotonic() + _LOOK_SECONDS
+        return removed
+
+    def _back_up(self) -> None:
+        now = self._clock.now()
+        state = self._db.path.parent
+        if self._retention.backups:
+            last = self._store.backed_up_at()
+            if last is not None and now - last < self._retention.backup_every:
+                return
+            try:
+                made = backups.make(self._db.path, now)
+            except LedgerError as error:
+                log.error("ledger.not_backed_up", reason=str(error), seconds=_LOOK_SECONDS)
+                return
+            self._store.note_backup(now)
+            log.info("ledger.backed_up", file=str(made), bytes=made.stat().st_size)
+        backups.prune(state, self._retention.backups)
+
+    def _remove_runs(self) -> int:
+        before = self._clock.now() - self._retention.runs
+        for run in self._store.idle_runs(before=before, other_than=self._runs):
+            removed = self._store.remove_run(run)
+            log.info("ledger.run_removed", run=run, rows=removed, idle=str(timedelta(days=self._retention.runs.days)))
+            return removed
+        return 0
