@@ -18,6 +18,7 @@ from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.notifications import NotificationLog, PendingNotification
+from metricwatch.store.retries import Retries
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,7 @@ class AlertDispatcher:
         self._clock = clock
         self._log = NotificationLog(db)
         self._deliveries = Deliveries(db)
+        self._retries = Retries(db)
         # By notifier: a message that has arrived and is not marked so, because the ledger could not be written.
         self._unmarked: dict[str, PendingNotification] = {}
 
@@ -60,10 +62,22 @@ class AlertDispatcher:
 
     def tick(self) -> int:
         """Announce new events, then send at most one message to each notifier; returns the work done."""
-        return self._announce() + sum(self._send(name, notifier) for name, notifier in self._notifiers.items())
+        work = self._put_back() + self._announce()
+        return work + sum(self._send(name, notifier) for name, notifier in self._notifiers.items())
+
+    def _put_back(self) -> int:
+        """Queue again what a person wants sent again."""
+        notifications = self._retries.requested("notification")
+        for notification in notifications:
+            with self._db.transaction("retry-notification"):
+                self._log.put_back(notification, self._clock.now())
+                self._retries.done("notification", notification)
+        return len(notifications)
 
     def _announce(self) -> int:
         events = self._log.unannounced()
+        if not events:
+            return 0
         with self._db.transaction("announce"):
             for alert, event in events:
                 chosen = self._receivers.get(alert.rule)

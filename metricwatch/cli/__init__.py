@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 import metricwatch
-from metricwatch.cli import check, demo, init, notify, plugins, run, score, status, weights
+from metricwatch.cli import check, demo, init, notify, plugins, restore, retry, run, score, status, weights
 from metricwatch.cli.logs import LogFormat
 from metricwatch.errors import MetricwatchError
 
@@ -91,6 +91,8 @@ def _assemble() -> typer.Typer:
     frame.command("check")(check.command)
     frame.command("demo")(demo.command)
     frame.command("init")(init.command)
+    frame.command("restore")(restore.command)
+    frame.command("retry")(retry.command)
     frame.command("run")(run.command)
     frame.command("score")(score.command)
     frame.command("status")(status.command)

@@ -12,6 +12,7 @@ from metricwatch.clock import to_ms
 from metricwatch.errors import LedgerError
 
 FOLDER = "backups"
+LEDGER = "ledger.sqlite3"
 
 
 def all_of(state: Path) -> list[Path]:
@@ -46,6 +47,38 @@ def prune(state: Path, keep: int) -> int:
     for path in surplus:
         path.unlink(missing_ok=True)
     return len(surplus)
+
+
+def restore(state: Path, backup: Path, now: datetime) -> Path | None:
+    """Put a backup in the ledger's place; returns where the old file went, None when there was none.
+
+    The daemon's lock must be held. Raises LedgerError, with nothing changed, for what is no whole ledger.
+    """
+    ledger = state / LEDGER
+    fresh = ledger.with_suffix(".restored")
+    try:
+        fresh.unlink(missing_ok=True)
+        copy_to(backup, fresh)
+        _check(fresh)
+        aside = None
+        if ledger.exists():
+            aside = ledger.with_name(f"{LEDGER}.damaged-{now:%Y%m%dT%H%M%S}")
+            # With its write-ahead log, which belongs to it and would spoil another file.
+            for suffix in ("-wal", "-shm", ""):
+                if (part := Path(f"{ledger}{suffix}")).exists():
+                    part.rename(f"{aside}{suffix}")
+        fresh.rename(ledger)
+    except (OSError, sqlite3.Error) as error:
+        raise LedgerError(f"{backup}: cannot restore from it: {error}") from error
+    return aside
+
+
+def _check(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'deliveries'").fetchone()
+    if verdict != "ok" or not tables:
+        raise LedgerError(f"{path}: not a whole ledger of metricwatch ({verdict})")
 
 
 def copy_to(source: Path, target: Path) -> None:

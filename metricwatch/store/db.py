@@ -16,7 +16,7 @@ from metricwatch.clock import from_ms
 from metricwatch.errors import LedgerDamagedError, LedgerError, LedgerUnavailableError
 from metricwatch.store import backups, schema
 
-FILE_NAME = "ledger.sqlite3"
+FILE_NAME = backups.LEDGER
 
 # SQLite's primary result codes, see sqlite.org/rescode.html.
 _UNAVAILABLE = frozenset(

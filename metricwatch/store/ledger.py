@@ -182,6 +182,17 @@ class Ledger:
             ).fetchone()
             return int(row["crashes"])
 
+    def put_back(self, job: int) -> bool:
+        """Queue a job that gave no scores as if it were new; False when it is none of those."""
+        with self._db.transaction("put-back") as tx:
+            return bool(
+                tx.execute(
+                    """UPDATE jobs SET state = 'queued', attempt = 0, crashes = 0, not_before_ms = 0, reason = '',
+                         finished_ms = NULL WHERE id = ? AND state IN ('failed', 'quarantined')""",
+                    (job,),
+                ).rowcount
+            )
+
     def finish(self, job: int, state: JobState, now: datetime, reason: str = "") -> None:
         """End a job: done, failed, quarantined or superseded."""
         with self._db.transaction("finish") as tx:
@@ -222,12 +233,15 @@ class Ledger:
         return {state.value: 0 for state in JobState} | {row["state"]: row["n"] for row in rows}
 
     def jobs(self, *states: JobState, limit: int = 100) -> list[JobRow]:
-        """The newest jobs in any of these states."""
+        """The newest jobs in any of these states; a step that was rewritten since is told by its newest revision."""
         marks = ", ".join("?" * len(states))
         rows = self._db.read(
             f"""SELECT run, step, revision, path, state, reason FROM jobs
                 JOIN snapshots ON snapshots.id = jobs.snapshot
-                WHERE state IN ({marks}) ORDER BY jobs.id DESC LIMIT ?""",  # noqa: S608 - only question marks
+                WHERE state IN ({marks}) AND NOT EXISTS (
+                  SELECT 1 FROM snapshots AS newer WHERE newer.source = snapshots.source
+                    AND newer.step = snapshots.step AND newer.revision > snapshots.revision)
+                ORDER BY jobs.id DESC LIMIT ?""",  # noqa: S608 - only question marks
             (*(state.value for state in states), limit),
         )
         return [JobRow(**dict(row)) for row in rows]

@@ -89,6 +89,15 @@ class NotificationLog:
                 (reason, to_ms(until), notification),
             )
 
+    def put_back(self, notification: int, now: datetime) -> None:
+        """Queue a message that failed as if its event had happened now."""
+        with self._db.transaction("resend") as tx:
+            tx.execute(
+                """UPDATE notifications SET state = 'pending', attempts = 0, not_before_ms = 0, created_ms = ?,
+                     reason = '' WHERE id = ? AND state = 'failed'""",
+                (to_ms(now), notification),
+            )
+
     def fail(self, notification: int, reason: str) -> None:
         """It will never arrive: keep the reason where `status` shows it."""
         with self._db.transaction("notify-failed") as tx:

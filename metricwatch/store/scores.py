@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from metricwatch.clock import to_ms
-from metricwatch.records import Evaluation, Job, Score, ScoreState, Skipped
+from metricwatch.records import Evaluation, Job, Score, ScoreState, Skipped, Snapshot
 from metricwatch.store.db import Database
 from metricwatch.store.provenance import comparable
 
@@ -98,6 +98,16 @@ class Scores:
             (run, key, not with_value),
         )
         return _point(row) if row else None
+
+    def of_same_files(self, snapshot: Snapshot) -> dict[str, Score]:
+        """By key, what the revision before was scored, where its files were the very same. {} where they were not."""
+        rows = self._db.read(
+            """SELECT scores.* FROM snapshots JOIN jobs ON jobs.snapshot = snapshots.id
+                 JOIN evaluations ON evaluations.job = jobs.id JOIN scores ON scores.evaluation = evaluations.id
+               WHERE snapshots.source = ? AND snapshots.step = ? AND snapshots.revision = ? AND snapshots.digest = ?""",
+            (snapshot.source, snapshot.step, snapshot.revision - 1, snapshot.digest),
+        )
+        return {row["key"]: _point(row).score for row in rows}
 
     def last_change(self, run: str, key: str) -> SeriesChange | None:
         """Where the series of the newest value begins; None while it is the first one.

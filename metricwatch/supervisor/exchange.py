@@ -38,6 +38,16 @@ def points_of(evaluation: Evaluation, *, prefix: str, step: int, timestamp_ms: i
     return [Point(key=key, value=value, timestamp_ms=timestamp_ms, step=step) for key, value in values]
 
 
+def kept(known: Mapping[str, Score], scores: tuple[Score, ...]) -> tuple[Score, ...]:
+    """The scores, with those in the place of their likes that the same files have already: they are logged by now."""
+    return tuple(
+        old
+        if (old := known.get(score.key)) is not None and None not in {old.value, score.value} and comparable(old, score)
+        else score
+        for score in scores
+    )
+
+
 def scored_before(scores: Scores, run: str, step: int, evaluation: Evaluation) -> dict[str, Before]:
     """By key, what was scored before. Keys with a newer step are left out: a late arrival is no news."""
     found = {}

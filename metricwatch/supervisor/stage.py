@@ -20,9 +20,10 @@ from metricwatch.records import Evaluation, Job, JobState, ScoreState
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
+from metricwatch.store.retries import Retries
 from metricwatch.store.scores import Scores
 from metricwatch.supervisor.composites import progress_at, with_composites
-from metricwatch.supervisor.exchange import points_of, request_for, scored_before, series_changes, tags_of
+from metricwatch.supervisor.exchange import kept, points_of, request_for, scored_before, series_changes, tags_of
 from metricwatch.supervisor.process import WorkerProcess
 
 log = structlog.get_logger(__name__)
@@ -93,6 +94,7 @@ class Supervisor:
         self._ledger = Ledger(db)
         self._scores = Scores(db)
         self._deliveries = Deliveries(db)
+        self._retries = Retries(db)
         self._entries = {entry.source: entry for entry in entries}
         self._metrics = tuple(metrics)
         self._metric_options = metric_options
@@ -133,7 +135,7 @@ class Supervisor:
         self._bury()
         work = self._listen()
         self._look_after()
-        return work + self._assign()
+        return work + self._put_back() + self._assign()
 
     def close(self) -> None:
         """Stop the worker; the job at work is queued again without a mark against it."""
@@ -214,7 +216,9 @@ class Supervisor:
         step = job.snapshot.step
         total_steps = self._entries[job.snapshot.source].target.total_steps
         p = progress_at(step, total_steps)
-        scores = with_composites(evaluation.scores, self._composites, p, total_steps=total_steps)
+        known = self._scores.of_same_files(job.snapshot)
+        scores = kept(known, evaluation.scores)
+        scores = kept(known, with_composites(scores, self._composites, p, total_steps=total_steps))
         evaluation = replace(evaluation, scores=scores)
         keys = [score.key for score in evaluation.scores]
         if len(set(keys)) != len(keys):
@@ -224,7 +228,8 @@ class Supervisor:
         with self._db.transaction("evaluation"):
             before = scored_before(self._scores, job.snapshot.run, step, evaluation)
             number = self._scores.record(job, evaluation, now)
-            points = points_of(evaluation, prefix=self._prefix, step=step, timestamp_ms=to_ms(now))
+            news = replace(evaluation, scores=tuple(score for score in scores if score is not known.get(score.key)))
+            points = points_of(news, prefix=self._prefix, step=step, timestamp_ms=to_ms(now))
             tags = tags_of(evaluation, before, step)
             if points or tags:
                 for sink in self._sinks:
@@ -336,6 +341,17 @@ class Supervisor:
         self._victim = None
         if why:
             log.error("job.quarantined", run=self._name(job), step=job.snapshot.step, reason=why)
+
+    def _put_back(self) -> int:
+        """Queue again what a person wants tried again."""
+        jobs = self._retries.requested("job")
+        for job in jobs:
+            with self._db.transaction("retry-job"):
+                known = self._ledger.put_back(job)
+                self._retries.done("job", job)
+            if known:
+                log.info("job.retried", job=job)
+        return len(jobs)
 
     def _assign(self) -> int:
         if self._worker is None:

@@ -14,9 +14,9 @@ from metricwatch.errors import LedgerError, LockedError
 from metricwatch.records import JobState, Run
 from metricwatch.store import lock
 from metricwatch.store.db import FILE_NAME, Database
-from metricwatch.store.schema import migrations
 from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.store.lock import DaemonLock
+from metricwatch.store.schema import migrations
 from metricwatch.testing.clock import FakeClock
 
 RUN = Run(key="name:x/night", name="night")
@@ -231,3 +231,47 @@ def test_an_unusable_state_folder_is_named(tmp_path):
     blocked.write_text("")
     with pytest.raises(LedgerError, match="name another with `state:`"):
         DaemonLock(blocked / "state")
+
+
+def test_a_job_that_waits_holds_back_the_later_ones_of_its_source(ledger, clock):
+    """Scored out of order, a rule would judge a curve with a hole in it."""
+    add(ledger, clock, step=1000)
+    add(ledger, clock, step=2000)
+    job = ledger.claim(clock.now(), TTL, SOURCES)
+    ledger.postpone(job.id, "crashed", clock.now() + timedelta(seconds=10), crashed=True)
+    assert ledger.claim(clock.now(), TTL, SOURCES) is None
+    clock.advance(10)
+    assert [ledger.claim(clock.now(), TTL, SOURCES).snapshot.step for _ in range(2)] == [1000, 2000]
+
+
+def test_a_job_that_waits_does_not_hold_back_another_source(ledger, clock):
+    add(ledger, clock, step=1000)
+    ledger.add_snapshot(source="t", run=RUN.key, step=1, path="/t", members=None, recorded=recorded(), now=clock.now())
+    job = ledger.claim(clock.now(), TTL, ["s", "t"])
+    ledger.postpone(job.id, "later", clock.now() + timedelta(seconds=10))
+    assert ledger.claim(clock.now(), TTL, ["s", "t"]).snapshot.source == "t"
+
+
+def test_a_job_that_waits_again_and_again_lets_the_others_pass(ledger, clock):
+    add(ledger, clock, step=1000)
+    add(ledger, clock, step=2000)
+    for _ in range(4):
+        job = ledger.claim(clock.now(), TTL, SOURCES)
+        assert job.snapshot.step == 1000
+        ledger.postpone(job.id, "the GPU is full", clock.now() + timedelta(seconds=10))
+        if job.attempt < 4:
+            assert ledger.claim(clock.now(), TTL, SOURCES) is None
+            clock.advance(10)
+    assert ledger.claim(clock.now(), TTL, SOURCES).snapshot.step == 2000
+
+
+def test_claiming_stays_quick_behind_a_long_queue_that_is_held_back(ledger, clock):
+    for step in range(3000):
+        add(ledger, clock, step=step)
+    job = ledger.claim(clock.now(), TTL, SOURCES)
+    ledger.postpone(job.id, "later", clock.now() + timedelta(seconds=10))
+    steps = []
+    ledger._db._connection.set_progress_handler(lambda: steps.append(1), 1000)
+    assert ledger.claim(clock.now(), TTL, SOURCES) is None
+    # Thousands of virtual instructions for each row would be a scan of the queue for each.
+    assert len(steps) < 500

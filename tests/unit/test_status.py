@@ -13,8 +13,8 @@ from metricwatch.config import StateRule
 from metricwatch.records import Evaluation, JobState, Run, Score, ScoreState
 from metricwatch.rules.stage import Rules
 from metricwatch.store.db import FILE_NAME, Database
-from metricwatch.store.schema import migrations
 from metricwatch.store.ledger import Ledger, Recorded
+from metricwatch.store.schema import migrations
 from metricwatch.store.scores import Scores
 from metricwatch.testing.clock import FakeClock
 

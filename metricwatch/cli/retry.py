@@ -1,0 +1,60 @@
+"""metricwatch retry: have what failed tried again, by the daemon that runs or by the next one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    config: Annotated[Path | None, typer.Option("-c", "--config", help="The configuration file.")] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Only this run's.")] = None,
+    step: Annotated[list[int] | None, typer.Option("--step", metavar="N", help="Only this step. Repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Try again what failed: snapshots without scores, metrics that failed, points and messages that were refused.
+
+    Scores that a snapshot has already are kept, and not logged a second time. Points and messages belong to no step:
+    with --step they are left alone.
+    """
+    from metricwatch.cli import console
+    from metricwatch.config.loader import load_config
+    from metricwatch.errors import InputError
+    from metricwatch.store import lock
+    from metricwatch.store.db import Database
+    from metricwatch.store.failures import failures
+    from metricwatch.store.ledger import Ledger
+    from metricwatch.store.retries import Retries
+
+    loaded = load_config(config)
+    db = Database.open_beside(loaded.state)
+    try:
+        keys = [item.key for item in Ledger(db).runs() if run in {None, item.name, item.key}]
+        if run is not None and not keys:
+            names = ", ".join(sorted(item.name for item in Ledger(db).runs())) or "none yet"
+            raise InputError(f"--run {run}: the ledger has no such run; it has {names}")
+        found = failures(db, runs=keys, steps=step or None)
+        retries = Retries(db)
+        for kind, targets in found.items():
+            retries.request(kind, targets)
+    finally:
+        db.close()
+    counts = {kind: len(targets) for kind, targets in found.items()}
+    owner = lock.owner(loaded.state)
+    if as_json:
+        console.print_json({"daemon": owner, "requested": counts})
+        return
+    screen = console.messages()
+    if not any(counts.values()):
+        screen.print("nothing has failed that could be tried again; `metricwatch status` shows what waits by itself")
+        return
+    words = {
+        "job": "snapshots without scores",
+        "revision": "snapshots with failed metrics",
+        "delivery": "refused deliveries",
+        "notification": "refused messages",
+    }
+    screen.print("to be tried again: " + ", ".join(f"{count} {words[kind]}" for kind, count in counts.items() if count))
+    screen.print("the running daemon does it now" if owner else "no daemon runs: `metricwatch run` will do it")
