@@ -221,7 +221,7 @@ class App:
         return 0
 
     def _turning(self) -> bool:
-        return self._lanes is None or self._lanes.turning()
+        return self._lanes is None or (self._lanes.turning() and not self._lanes.trouble)
 
     def _wait_once(self) -> None:
         """Wait a moment. Raises LedgerUnavailableError: nobody waits at a prompt until a disk has room again."""

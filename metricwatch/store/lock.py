@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -36,8 +37,10 @@ class DaemonLock:
                 f"{state}: another metricwatch daemon owns this ledger ({owner}); "
                 "stop it first, or give this one its own `state:` folder"
             ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        # On a full disk nobody learns who the owner is; it is the owner all the same.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
     def check(self) -> None:
         """Raise LedgerError when the state folder was removed or replaced: what we write would be lost, or doubled."""

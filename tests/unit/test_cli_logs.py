@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import structlog
 
 from metricwatch.api import Secret
 from metricwatch.cli.logs import LogFormat, set_up
+from metricwatch.clock import SystemClock
 
 
 class Terminal(io.StringIO):
@@ -103,3 +105,15 @@ def test_a_logged_traceback_does_not_show_local_variables(log_format):
         structlog.get_logger("metricwatch.watch").exception("watch.failed")
     assert "RuntimeError: gone" in stream.getvalue()
     assert "hunter2" not in stream.getvalue()
+
+
+def test_the_time_of_the_lines_never_runs_backwards(monkeypatch):
+    walls = iter([datetime(2026, 1, 1, hour, tzinfo=UTC) for hour in (3, 3, 2, 4)])
+    monkeypatch.setattr(SystemClock, "now", lambda _: next(walls))
+    monkeypatch.setattr(SystemClock, "monotonic", lambda _: 0.0)
+    stream = io.StringIO()
+    set_up(LogFormat.LOGFMT, stream=stream)
+    for _ in range(3):
+        structlog.get_logger("metricwatch").info("turn")
+    times = [line.split()[0] for line in stream.getvalue().splitlines()]
+    assert times == [f"time=2026-01-01T0{hour}:00:00.000000Z" for hour in (3, 3, 4)]
