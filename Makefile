@@ -7,12 +7,14 @@ STAMP := $(VENV)/.installed
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test chaos writers storms outage soak fuzz check format clean
 
 help:
 	@echo "make demo    watch metricwatch do its whole job once, offline"
 	@echo "make test    run all tests"
 	@echo "make check   lint, types and import contracts; make format mends what can be mended"
+	@echo "make chaos   kill daemon and worker 1,000 times and compare with a run without faults (an hour)"
+	@echo "make writers, storms, outage, soak, fuzz   what else goes wrong in weeks, at its full size"
 	@echo "make setup   only set up .venv; make clean removes it"
 
 setup: $(STAMP)
@@ -28,6 +30,28 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The suites of chance at their full size; make test runs a small part of each. SEED=1 tries another chance.
+SEED ?= 0
+FULL := $(BIN)/python -m pytest --full-size --seed $(SEED) -s
+
+chaos: setup
+	$(FULL) tests/chaos/test_kills.py
+
+writers: setup
+	$(FULL) tests/chaos/test_writers.py
+
+storms: setup
+	$(FULL) tests/chaos/test_storms.py
+
+outage: setup
+	$(FULL) tests/chaos/test_outage.py
+
+soak: setup
+	$(FULL) tests/chaos/test_soak.py
+
+fuzz: setup
+	$(BIN)/python -m tests.chaos.fuzz_readers --seconds 600 --seed $(SEED)
 
 check: setup
 	$(BIN)/ruff check .
