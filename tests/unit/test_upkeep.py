@@ -30,12 +30,14 @@ class Scene:
         self.deliveries = Deliveries(self.db)
         self.upkeep = Upkeep(self.db, Retention(**retention), {"watched"}, self.clock)
 
-    def evaluate(self, run, step, *, send=True):
-        """One evaluation with its points, which arrive."""
+    def evaluate(self, run, step, *, send=True, queued=0.0):
+        """One evaluation with its points, which arrive, of a snapshot that was queued for so many days."""
         now = self.clock.now()
         self.ledger.register_run(Run(key=run, name=run), now)
         recorded = Recorded(revision=1, digest="d", images=8, newest_ns=1, mtime_ns=1)
         self.ledger.add_snapshot(source=run, run=run, step=step, path="/p", members=None, recorded=recorded, now=now)
+        self.clock.advance(queued * DAY)
+        now = self.clock.now()
         job = self.ledger.claim(now, timedelta(minutes=1), [run])
         score = Score(key="fid", value=1.0, images=8, higher_is_better=False)
         evaluation = Evaluation(scores=(score,), skipped=(), images=8, seconds=1.0, provenance={})
@@ -94,6 +96,15 @@ def test_a_run_that_nobody_watches_leaves_whole_after_its_time(make):
     for table in ("snapshots", "jobs", "evaluations", "scores"):
         assert scene.count(table) == 1
     assert scene.db.read("PRAGMA foreign_key_check") == []
+
+
+def test_a_run_counts_as_idle_from_its_last_evaluation_on(make):
+    scene = make()
+    scene.evaluate("old", 1, queued=100)
+    scene.turn(days=80)
+    assert [run.key for run in scene.ledger.runs()] == ["old"]
+    scene.turn(days=11)
+    assert scene.ledger.runs() == []
 
 
 def test_a_run_with_points_that_wait_stays(make):
