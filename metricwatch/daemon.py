@@ -119,7 +119,7 @@ class App:
         self.alerts = AlertDispatcher(self.db, config.rules, notifiers, sink=config.tracking.sink, clock=self._clock)
         self.upkeep = Upkeep(self.db, config.retention, {run.key for run in runs}, self._clock)
         if config.telemetry.port is not None:
-            health = Health(self.db, self._turning)
+            health = Health(self.db, self._turning, trouble=self._trouble, sinks=tuple(sinks), clock=self._clock)
             server = HealthServer(config.telemetry.host, config.telemetry.port, health)
             self._closers.append(server.close)
             log.info("telemetry.listening", host=config.telemetry.host, port=server.port)
@@ -221,7 +221,10 @@ class App:
         return 0
 
     def _turning(self) -> bool:
-        return self._lanes is None or (self._lanes.turning() and not self._lanes.trouble)
+        return self._lanes is None or (self._lanes.turning() and not self._trouble())
+
+    def _trouble(self) -> str:
+        return self._lanes.trouble if self._lanes is not None else ""
 
     def _wait_once(self) -> None:
         """Wait a moment. Raises LedgerUnavailableError: nobody waits at a prompt until a disk has room again."""

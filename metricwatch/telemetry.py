@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,10 +14,11 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from metricwatch.clock import Clock, SystemClock
 from metricwatch.errors import ConfigError, LedgerError
 from metricwatch.store.alerts import Alerts
 from metricwatch.store.db import Database
-from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.deliveries import Backlog, Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.notifications import NotificationLog
 
@@ -25,30 +26,75 @@ log = structlog.get_logger(__name__)
 
 
 class Health:
-    """What the ledger says of the daemon's work. Reads only; every call sees one moment of each table."""
+    """What the ledger says of the daemon's work. Reads only; every call sees one moment of each table.
 
-    def __init__(self, db: Database, alive: Callable[[], bool] = lambda: True) -> None:
+    trouble says why the ledger cannot be written at the moment, "" when it can. sinks are the configured ones: they are
+    shown also while nothing waits for them.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        alive: Callable[[], bool] = lambda: True,
+        *,
+        trouble: Callable[[], str] = str,
+        sinks: Sequence[str] = (),
+        clock: Clock | None = None,
+    ) -> None:
         self._ledger = Ledger(db)
         self._deliveries = Deliveries(db)
         self._alerts = Alerts(db)
         self._notifications = NotificationLog(db)
         self._alive = alive
+        self._trouble = trouble
+        self._names = sinks
+        self._clock = clock or SystemClock()
 
     def healthy(self) -> bool:
-        """True while the daemon's loops turn."""
+        """True while the daemon's loops turn and the ledger can be written."""
         return self._alive()
 
     def document(self) -> dict[str, Any]:
-        """Counts by name; backlog lists what waits for a sink, with what the sink last said."""
+        """Counts by name; sinks sums up what waits for each and what it rejected, backlog lists it by run.
+
+        Ages are in seconds. A reason is what the sink last said, "" when it has not said anything.
+        """
+        backlog = self._deliveries.backlog()
         return {
+            "ledger": self._trouble() or "ok",
             "jobs": dict(self._ledger.job_counts()),
+            "sinks": self._sinks(backlog),
             "backlog": [
-                {"sink": item.sink, "run": item.run, "pending": item.pending, "reason": item.reason}
-                for item in self._deliveries.backlog()
+                {
+                    "sink": item.sink,
+                    "run": item.run,
+                    "pending": item.pending,
+                    "oldest_pending_seconds": self._age(item),
+                    "reason": item.reason,
+                }
+                for item in backlog
             ],
             "alerts_firing": len(self._alerts.firing()),
             "notifications_pending": self._notifications.pending(),
         }
+
+    def _sinks(self, backlog: Sequence[Backlog]) -> dict[str, dict[str, Any]]:
+        rejections = self._deliveries.rejections_by_sink()
+        found = {}
+        for name in sorted({*self._names, *rejections, *(item.sink for item in backlog)}):
+            waiting = [item for item in backlog if item.sink == name]
+            rejected, last_rejection = rejections.get(name, (0, ""))
+            found[name] = {
+                "pending": sum(item.pending for item in waiting),
+                "oldest_pending_seconds": max(map(self._age, waiting), default=0.0),
+                "reason": next((item.reason for item in waiting if item.reason), ""),
+                "rejected": rejected,
+                "last_rejection": last_rejection,
+            }
+        return found
+
+    def _age(self, item: Backlog) -> float:
+        return max(0.0, (self._clock.now() - item.oldest).total_seconds())
 
     def collect(self) -> Iterable[Metric]:
         """The same counts for Prometheus."""
@@ -57,13 +103,19 @@ class Health:
         for state, count in document["jobs"].items():
             jobs.add_metric([state], count)
         yield jobs
-        backlog = GaugeMetricFamily("metricwatch_deliveries_pending", "Deliveries waiting for a sink.", labels=["sink"])
-        waiting: dict[str, int] = {}
-        for item in document["backlog"]:
-            waiting[item["sink"]] = waiting.get(item["sink"], 0) + item["pending"]
-        for sink, count in waiting.items():
-            backlog.add_metric([sink], count)
-        yield backlog
+        for metric, key, described in (
+            ("metricwatch_deliveries_pending", "pending", "Deliveries waiting for a sink."),
+            (
+                "metricwatch_delivery_oldest_pending_seconds",
+                "oldest_pending_seconds",
+                "Age of the delivery that has waited longest for a sink, 0 when none waits.",
+            ),
+            ("metricwatch_deliveries_rejected", "rejected", "Deliveries that a sink will never take, in all."),
+        ):
+            family = GaugeMetricFamily(metric, described, labels=["sink"])
+            for sink, values in document["sinks"].items():
+                family.add_metric([sink], values[key])
+            yield family
         yield GaugeMetricFamily("metricwatch_alerts_firing", "Alerts firing now.", value=document["alerts_firing"])
         yield GaugeMetricFamily(
             "metricwatch_notifications_pending",

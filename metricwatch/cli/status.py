@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +56,13 @@ def _document(config: Config, db: Database) -> dict[str, Any]:
         "runs": [_run(config, db, run) for run in ledger.runs()],
         "alerts": [_alert(alert) for run in ledger.runs() for alert in alerts.recent(run.key)],
         "backlog": [
-            {"sink": item.sink, "run": item.run, "pending": item.pending, "reason": item.reason}
+            {
+                "sink": item.sink,
+                "run": item.run,
+                "pending": item.pending,
+                "oldest_pending_seconds": max(0.0, (datetime.now(UTC) - item.oldest).total_seconds()),
+                "reason": item.reason,
+            }
             for item in deliveries.backlog()
         ],
         "rejected": [
@@ -202,7 +209,8 @@ def _events(document: dict[str, Any]) -> Iterator[str]:
         )
     for item in document["backlog"]:
         reason = item["reason"] or "on their way"
-        yield f"backlog: {item['pending']} deliveries wait for {item['sink']}: {reason}"
+        age = timedelta(seconds=round(item["oldest_pending_seconds"]))
+        yield f"backlog: {item['pending']} deliveries wait for {item['sink']}, the oldest for {age}: {reason}"
     for item in document["rejected"]:
         yield f"rejected by the sink: {item['delivery']}: {item['reason']}"
     for job in document["problems"]:

@@ -11,41 +11,96 @@ import structlog
 from metricwatch import faults
 from metricwatch.api import Sink
 from metricwatch.clock import Clock, backoff
-from metricwatch.errors import PermanentError, RunGoneError, TemporaryError
+from metricwatch.errors import LedgerError, PermanentError, RunGoneError, TemporaryError
 from metricwatch.records import Delivery, Point
 from metricwatch.store.db import Database
-from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.deliveries import LONGEST_WAIT, Deliveries
 from metricwatch.store.ledger import Ledger
+from metricwatch.store.retries import Retries
 
 log = structlog.get_logger(__name__)
 
 _FIRST_RETRY = timedelta(seconds=1)
 _MOST_RETRY = timedelta(minutes=1)
-# Enough to drain a night's backlog in a few requests, few enough to stay within any sink's limits.
-_BATCH = 100
+# A batch holds at most what MLflow takes in one request: a part that fails does not make the others go twice.
+_MOST_ITEMS = 1000
+# So long may one run go on before the next one is served: a slow server must not look like a daemon that hangs.
+_TURN_SECONDS = 10.0
 
 
 class Exporter:
     """The only writer of delivery states. A sink that is away costs a growing wait, never a point."""
 
     def __init__(self, db: Database, sinks: Mapping[str, Sink], clock: Clock) -> None:
+        self._db = db
         self._ledger = Ledger(db)
+        self._retries = Retries(db)
         self._sinks = sinks
         self._clock = clock
         self._deliveries = Deliveries(db)
         self._id_files: dict[str, tuple[int, int, int]] = {}
+        # The run that each sink served last, and how many deliveries at once went well, by sink and run.
+        self._served: dict[str, str] = {}
+        self._sizes: dict[tuple[str, str], int] = {}
 
     def tick(self) -> int:
-        """Send one batch to each sink that has something due; returns how many deliveries were settled."""
-        return sum(self._drain(name, sink) for name, sink in self._sinks.items())
+        """Give one run of each sink its turn; returns how many deliveries were settled.
+
+        Raises LedgerError when the outcome cannot be noted: the batch stays pending and goes again, which is harmless.
+        """
+        return self._put_back() + sum(self._drain(name, sink) for name, sink in self._sinks.items())
+
+    def _put_back(self) -> int:
+        """Queue again what a person wants sent again."""
+        deliveries = self._retries.requested("delivery")
+        for delivery in deliveries:
+            with self._db.transaction("retry-delivery"):
+                self._deliveries.put_back(delivery)
+                self._retries.done("delivery", delivery)
+        return len(deliveries)
 
     def _drain(self, name: str, sink: Sink) -> int:
-        batch = self._deliveries.due(name, self._clock.now(), _BATCH)
-        if not batch:
+        due = self._deliveries.due(name, self._clock.now(), _MOST_ITEMS, after=self._served.get(name, ""))
+        if not due:
             return 0
+        self._served[name] = due[0].run
+        end = self._clock.monotonic() + _TURN_SECONDS
+        settled = 0
+        while settled < len(due) and self._clock.monotonic() < end:
+            done = self._attempt(name, sink, self._portion(due[settled:]))
+            if done is None:
+                break
+            settled += done
+        return settled
+
+    def _portion(self, due: Sequence[Delivery]) -> Sequence[Delivery]:
+        """As many of the deliveries, at least one, as shall be tried at once."""
+        room = _MOST_ITEMS
+        count = 0
+        for delivery in due[: self._size(due)]:
+            room -= len(delivery.points) + len(delivery.tags)
+            if room < 0 and count:
+                break
+            count += 1
+        return due[:count]
+
+    def _size(self, batch: Sequence[Delivery]) -> int:
+        return self._sizes.get((batch[0].sink, batch[0].run), _MOST_ITEMS)
+
+    def _resize(self, batch: Sequence[Delivery], size: int) -> None:
+        """Let the run's next batch be this long: halved after a failure, doubled after a success.
+
+        A server that cannot take the whole backlog within the sink's timeout gets what it can.
+        """
+        self._sizes[batch[0].sink, batch[0].run] = max(1, min(size, _MOST_ITEMS))
+
+    def _attempt(self, name: str, sink: Sink, batch: Sequence[Delivery]) -> int | None:
+        """Send a batch. Returns how many were settled, 0 when fewer are to be tried, None when the run must wait."""
         try:
             run_id = self._run_id(name, sink, batch[0].run)
             return self._write(sink, run_id, batch)
+        except LedgerError:
+            raise
         except TemporaryError as error:
             self._postpone(batch, error)
         except PermanentError as error:
@@ -55,10 +110,10 @@ class Exporter:
             # A plugin that breaks its contract must not stop the daemon, nor cost a point.
             log.exception("delivery.failed", sink=name)
             self._postpone(batch, TemporaryError(f"{type(error).__name__}: the sink failed in a way it should not"))
-        return 0
+        return None
 
     def _write(self, sink: Sink, run_id: str, batch: Sequence[Delivery]) -> int:
-        """Write a batch, halving it around what the sink refuses. Raises everything but that refusal."""
+        """Write a batch; one that the sink refuses is halved until what it refuses is alone."""
         points = [point for delivery in batch for point in delivery.points]
         tags = {key: value for delivery in batch for key, value in delivery.tags.items()}
         try:
@@ -70,9 +125,10 @@ class Exporter:
         except PermanentError as error:
             if len(batch) == 1:
                 return self._write_piecewise(sink, run_id, batch[0], str(error))
-            middle = len(batch) // 2
-            return self._write(sink, run_id, batch[:middle]) + self._write(sink, run_id, batch[middle:])
+            self._resize(batch, len(batch) // 2)
+            return 0
         self._deliveries.sent(batch, self._clock.now())
+        self._resize(batch, 2 * self._size(batch))
         return len(batch)
 
     def _write_piecewise(self, sink: Sink, run_id: str, delivery: Delivery, reason: str) -> int:
@@ -117,7 +173,9 @@ class Exporter:
         return remote.id
 
     def _postpone(self, batch: Sequence[Delivery], error: TemporaryError) -> None:
+        self._resize(batch, len(batch) // 2)
         wait = error.retry_after or backoff(batch[0].attempts + 1, first=_FIRST_RETRY, most=_MOST_RETRY)
+        wait = min(wait, LONGEST_WAIT)
         self._deliveries.postpone(batch, str(error), self._clock.now() + wait)
         name = self._name(batch[0].run)
         log.warning("delivery.postponed", sink=batch[0].sink, run=name, reason=str(error), seconds=wait.total_seconds())

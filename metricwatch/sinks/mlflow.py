@@ -46,8 +46,9 @@ _URI = re.compile(r"(?P<scheme>(?:[\w+.\-]*:(?=/))?/*)(?:(?P<user>.*)@)?(?P<plac
 _SHORTEST_SECRET = 4
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}", re.ASCII)
 _VERSION = re.compile(r"\d+\.\d+[\w.]{0,20}")
-_TRY_LATER = frozenset({408, 409, 425, 429, 499})
-_NOT_IMPLEMENTED = 501
+# The code of MLflow's own checks of what it is sent. Not BAD_REQUEST: that is its word for whatever SQLAlchemy raises
+# but an OperationalError, such as a pool without a free connection (mlflow/store/db/utils.py).
+_REFUSED = "INVALID_PARAMETER_VALUE"
 _TOO_LARGE = 413
 # What log-batch says of a run in the trash, with the code of an invalid parameter.
 _DELETED = "must be in the 'active' state"
@@ -124,7 +125,7 @@ class MlflowSink(Sink):
                 )
         with self._speaking(f"writing to run {run_id}"):
             for metrics, run_tags in _requests(points, tags):
-                self._client().log_batch(run_id, metrics=metrics, tags=run_tags)
+                self._log(run_id, metrics, run_tags)
 
     def ping(self) -> str:
         with self._speaking("asking for a sign of life"):
@@ -133,6 +134,20 @@ class MlflowSink(Sink):
 
     def close(self) -> None:
         self._cached_client = None
+
+    def _log(self, run_id: str, metrics: list[Any], tags: list[Any]) -> None:
+        """One request, or as many as it takes where a gateway's limit is below MLflow's own."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client().log_batch(run_id, metrics=metrics, tags=tags)
+        except MlflowException as error:
+            if _status(error) != _TOO_LARGE or len(metrics) + len(tags) == 1:
+                raise
+            middle = (len(metrics) + len(tags)) // 2
+            beyond = max(0, middle - len(metrics))
+            self._log(run_id, metrics[:middle], tags[:beyond])
+            self._log(run_id, metrics[middle:], tags[beyond:])
 
     # --- finding runs --------------------------------------------------------------------------------------
 
@@ -266,20 +281,23 @@ class MlflowSink(Sink):
         return self._answered(error, start)
 
     def _answered(self, error: Any, start: str) -> MetricwatchError:
-        """The server, or something before it, said no. Only MLflow's own refusal of the content is for ever."""
+        """The server, or something before it, said no. Only MLflow's own refusal of the content is for ever.
+
+        A refused point is lost, a point that is tried once too often costs a request: in doubt it is tried again.
+        """
         text = start + self._clean(error.message)
-        foreign = re.search(r"failed with error code (\d{3})", error.message)
-        status = int(foreign[1]) if foreign else error.get_http_status_code()
+        status = _status(error)
         if status in _NEEDS_LOGIN:
             # A token that ran out at night must not cost the night's points.
             hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             return TemporaryError(f"{text}; {hint}")
-        server_side = status in _TRY_LATER or (status >= 500 and status != _NOT_IMPLEMENTED)  # noqa: PLR2004
-        if server_side or (foreign and status != _TOO_LARGE):
+        if status == _TOO_LARGE:
+            return TemporaryError(f"{text}; raise the limit on requests of what stands before the server")
+        if _foreign_status(error):
             return TemporaryError(text)
         if error.error_code == "RESOURCE_DOES_NOT_EXIST" or _DELETED in error.message:
             return RunGoneError(text)
-        return PermanentError(text)
+        return PermanentError(text) if error.error_code == _REFUSED else TemporaryError(text)
 
     def _clean(self, text: str) -> str:
         """One short line without credentials."""
@@ -316,6 +334,16 @@ def _has_port(uri: str) -> bool:
         return urlsplit(uri).port is not None or ":" not in urlsplit(uri).netloc
     except ValueError:
         return False
+
+
+def _foreign_status(error: Any) -> int | None:
+    """The HTTP status of an answer that is no JSON, as a gateway gives it; None where MLflow itself answered."""
+    told = re.search(r"failed with error code (\d{3})", error.message)
+    return int(told[1]) if told else None
+
+
+def _status(error: Any) -> int:
+    return _foreign_status(error) or int(error.get_http_status_code())
 
 
 def _read_run_id(path: str) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from metricwatch.clock import from_ms, to_ms
 from metricwatch.records import Delivery, Point, RemoteRun
 from metricwatch.store.db import Database
 
+# No delivery is postponed for longer, whatever a server asks for.
+LONGEST_WAIT = timedelta(hours=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """Deliveries waiting for one sink and run, and what the sink last said."""
+    """Deliveries waiting for one sink and run, since when the oldest does, and what the sink last said to it."""
 
     sink: str
     run: str
@@ -47,18 +50,22 @@ class Deliveries:
                 ),
             )
 
-    def due(self, sink: str, now: datetime, limit: int) -> list[Delivery]:
-        """The oldest pending deliveries of the run that has waited longest; [] when none is due.
+    def due(self, sink: str, now: datetime, limit: int, after: str = "") -> list[Delivery]:
+        """The oldest pending deliveries of one run that is due, in order; [] when none is.
 
-        Order within a run is kept: while any of its deliveries waits for another try, none of the run is due.
+        The runs that are due take turns in the order of their keys: the one that follows `after` is next. Order within
+        a run is kept: while its oldest delivery waits for another try, none of the run is due.
         """
+        # From the runs, of which there are few, to the head of each: what lies behind the heads is not looked at.
         rows = self._db.read(
             """SELECT id, sink, run, points, tags, attempts FROM deliveries
                WHERE sink = :sink AND state = 'pending' AND run = (
-                 SELECT run FROM deliveries WHERE sink = :sink AND state = 'pending'
-                 GROUP BY run HAVING max(not_before_ms) <= :now ORDER BY min(id) LIMIT 1)
+                 SELECT head.run FROM runs CROSS JOIN deliveries AS head ON head.id = (
+                   SELECT min(id) FROM deliveries WHERE sink = :sink AND run = runs.key AND state = 'pending')
+                 WHERE head.not_before_ms <= :now
+                 ORDER BY head.run <= :after, head.run LIMIT 1)
                ORDER BY id LIMIT :limit""",
-            {"sink": sink, "now": to_ms(now), "limit": limit},
+            {"sink": sink, "now": to_ms(now), "limit": limit, "after": after},
         )
         return [
             Delivery(
@@ -84,7 +91,7 @@ class Deliveries:
             )
 
     def postpone(self, deliveries: Sequence[Delivery], reason: str, until: datetime) -> None:
-        """Try those of them that are still pending again, not before `until`."""
+        """Try those of them that are still pending again, not before `until`, at most LONGEST_WAIT away."""
         with self._db.transaction("send-later") as tx:
             tx.executemany(
                 """UPDATE deliveries SET attempts = attempts + 1, not_before_ms = ?, reason = ?
@@ -98,6 +105,15 @@ class Deliveries:
             tx.execute(
                 "UPDATE deliveries SET state = 'rejected', attempts = attempts + 1, reason = ? WHERE id = ?",
                 (reason, delivery.id),
+            )
+
+    def put_back(self, delivery: int) -> None:
+        """Queue one that was rejected as if it were new. Its points are what they were."""
+        with self._db.transaction("redeliver") as tx:
+            tx.execute(
+                """UPDATE deliveries SET state = 'pending', attempts = 0, not_before_ms = 0, reason = ''
+                   WHERE id = ? AND state = 'rejected'""",
+                (delivery,),
             )
 
     def remote_run(self, sink: str, run: str) -> RemoteRun | None:
@@ -117,8 +133,10 @@ class Deliveries:
     def backlog(self) -> list[Backlog]:
         """What is still pending, by sink and run, oldest first."""
         rows = self._db.read(
-            """SELECT sink, run, count(*) AS pending, min(created_ms) AS oldest, max(reason) AS reason
-               FROM deliveries WHERE state = 'pending' GROUP BY sink, run ORDER BY oldest"""
+            """SELECT head.sink, head.run, pending, head.created_ms AS oldest, head.reason
+               FROM (SELECT min(id) AS first, count(*) AS pending FROM deliveries
+                     WHERE state = 'pending' GROUP BY sink, run)
+               CROSS JOIN deliveries AS head ON head.id = first ORDER BY oldest"""
         )
         return [
             Backlog(
@@ -138,8 +156,15 @@ class Deliveries:
 
     def rejections(self) -> int:
         """How many deliveries were rejected in all."""
-        row = self._db.read_one("SELECT count(*) AS n FROM deliveries WHERE state = 'rejected'")
-        return int(row["n"]) if row else 0
+        return sum(count for count, _ in self.rejections_by_sink().values())
+
+    def rejections_by_sink(self) -> dict[str, tuple[int, str]]:
+        """How many deliveries each sink has rejected in all, and why it rejected the newest of them."""
+        rows = self._db.read(
+            """SELECT sink, count(*) AS n, max(id), reason FROM deliveries INDEXED BY deliveries_rejected
+               WHERE state = 'rejected' GROUP BY sink"""
+        )
+        return {row["sink"]: (row["n"], row["reason"]) for row in rows}
 
     def rejected(self, limit: int = 20) -> list[tuple[str, str, str]]:
         """The newest rejected deliveries: (run, identity, reason)."""

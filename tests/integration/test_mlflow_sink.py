@@ -26,7 +26,7 @@ from metricwatch.api import (
 from metricwatch.config import Tracking
 from metricwatch.testing import samples
 from metricwatch.testing.sink import SinkContract
-from tests.support.lossy_proxy import lossy_proxy
+from tests.support.fault_proxy import Mode, Seen, fault_proxy
 from tests.support.mlflow_server import MlflowServer
 from tests.support.rude_server import rude_server
 
@@ -173,19 +173,19 @@ def test_sinks_that_start_together_share_one_experiment_and_one_run(tracking_ser
 
 def test_a_run_whose_creation_was_not_answered_is_found_not_made_again(tracking_server, experiment, client):
     place = client.create_experiment(experiment)
-    with lossy_proxy(tracking_server.uri) as proxy:
+    with fault_proxy(tracking_server.uri) as proxy:
         sink = MlflowSink(Options(uri=proxy.uri, experiment=experiment))
         proxy.lose.append("/runs/create")
         with pytest.raises(TemporaryError):
             sink.find_run(samples.run())
         found = sink.find_run(samples.run())
-        assert proxy.seen.count("/api/2.0/mlflow/runs/create") == 1
+        assert proxy.paths().count("/api/2.0/mlflow/runs/create") == 1
     assert [run.info.run_id for run in client.search_runs([place])] == [found.id]
 
 
 def test_points_whose_writing_was_not_answered_are_there_once(tracking_server, experiment, client):
     sent = samples.points(1500)
-    with lossy_proxy(tracking_server.uri) as proxy:
+    with fault_proxy(tracking_server.uri) as proxy:
         sink = MlflowSink(Options(uri=proxy.uri, experiment=experiment))
         found = sink.find_run(samples.run())
         for _ in range(2):
@@ -193,7 +193,7 @@ def test_points_whose_writing_was_not_answered_are_there_once(tracking_server, e
             with pytest.raises(TemporaryError):
                 sink.write(found.id, sent, {})
         sink.write(found.id, sent, {})
-        assert proxy.seen.count("/api/2.0/mlflow/runs/log-batch") == 4  # lost, lost, then both halves
+        assert proxy.paths().count("/api/2.0/mlflow/runs/log-batch") == 4  # lost, lost, then both halves
     rows = history(client, found.id)
     assert len(rows) == 1500
     assert set(rows) == set(sent)
@@ -244,8 +244,14 @@ def test_the_sign_of_life_names_version_and_address(sink, tracking_server):
         (408, "", TemporaryError, "HTTP 408"),
         (400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "no such column"}, PermanentError, "no such column"),
         (404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "gone"}, RunGoneError, "gone"),
+        (400, "<html>bad request</html>", TemporaryError, "400"),
         (404, "<html>not an MLflow server</html>", TemporaryError, "404"),
-        (413, "<html>too large</html>", PermanentError, "413"),
+        (413, "<html>too large</html>", TemporaryError, "raise the limit"),
+        (404, {"message": "no Route matched with those values"}, TemporaryError, "no Route matched"),
+        (404, {"error_code": 404, "message": "default backend"}, TemporaryError, "default backend"),
+        # What MLflow says when its pool has no free connection, or its database hung up.
+        (400, {"error_code": "BAD_REQUEST", "message": "QueuePool limit of size 5"}, TemporaryError, "QueuePool"),
+        (501, {"error_code": "NOT_IMPLEMENTED", "message": "not here"}, TemporaryError, "not here"),
         (401, "who are you", TemporaryError, "MLFLOW_TRACKING_USERNAME"),
         (403, {"error_code": "PERMISSION_DENIED", "message": "not yours"}, TemporaryError, "MLFLOW_TRACKING_TOKEN"),
         (200, "<html>please log in</html>", TemporaryError, "please log in"),
@@ -274,6 +280,53 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(httpserver: HTTPServe
         with pytest.raises(TemporaryError, match="no answer within 1 s"):
             sink.ping()
         assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        *(Mode.REFUSE, Mode.TOO_SLOW, Mode.HANG, Mode.LOSE, Mode.RESET, Mode.UNAVAILABLE, Mode.RETRY_AFTER),
+        *(Mode.BAD_GATEWAY, Mode.BAD_REQUEST, Mode.NOT_FOUND, Mode.TOO_LARGE),
+    ],
+)
+def test_whatever_stands_before_the_server_costs_no_point_and_no_patience(tracking_server, experiment, client, mode):
+    sent = samples.points(20)
+    with fault_proxy(tracking_server.uri) as proxy:
+        sink = MlflowSink(Options(uri=proxy.uri, experiment=experiment, timeout=1))
+        found = sink.find_run(samples.run())
+        proxy.mode = mode
+        start = time.monotonic()
+        with pytest.raises(TemporaryError):
+            sink.write(found.id, sent, {})
+        assert time.monotonic() - start < 5, "a Retry-After of an hour is not slept through inside the client"
+        proxy.mode = Mode.PASS
+        sink.write(found.id, sent, {})
+    assert sorted(history(client, found.id), key=str) == sorted(sent, key=str)
+
+
+@pytest.mark.parametrize("mode", [Mode.SLOW, Mode.TRICKLE])
+def test_a_slow_answer_within_the_timeout_is_an_answer(tracking_server, experiment, client, mode):
+    with fault_proxy(tracking_server.uri) as proxy:
+        sink = MlflowSink(Options(uri=proxy.uri, experiment=experiment, timeout=2))
+        found = sink.find_run(samples.run())
+        proxy.mode = mode
+        sink.write(found.id, samples.points(3), {})
+    assert len(history(client, found.id)) == 3
+
+
+def test_a_gateway_that_takes_small_requests_only_gets_small_ones(tracking_server, experiment, client):
+    def choose(seen: Seen) -> Mode:
+        return Mode.TOO_LARGE if len(seen.body.get("metrics", [])) + len(seen.body.get("tags", [])) > 30 else Mode.PASS
+
+    sent = samples.points(100)
+    tags = {f"metricwatch.{index}": "x" for index in range(70)}
+    with fault_proxy(tracking_server.uri) as proxy:
+        sink = MlflowSink(Options(uri=proxy.uri, experiment=experiment))
+        found = sink.find_run(samples.run())
+        proxy.choose = choose
+        sink.write(found.id, sent, tags)
+    assert sorted(history(client, found.id), key=str) == sorted(sent, key=str)
+    assert tags.items() <= client.get_run(found.id).data.tags.items()
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"])
