@@ -39,6 +39,13 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") or name.lower().endswith(_TEMPORARY_SUFFIXES)
 
 
+def is_unfinished(name: str) -> bool:
+    """True for the temporary name of a picture or manifest that is being written: a.png.part, .a.png.Xy12."""
+    if not is_temporary(name):
+        return False
+    return MANIFEST in name or any(f".{part}" in IMAGE_SUFFIXES for part in name.lower().split(".")[1:])
+
+
 def is_image(name: str) -> bool:
     """True for a finished file with the suffix of a picture. Says nothing about what is inside."""
     return not is_temporary(name) and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
@@ -60,6 +67,17 @@ def scan(directory: str) -> list[FileEntry]:
                 continue
             entries.append(FileEntry.of(item.name, status))
     return sorted(entries, key=lambda entry: entry.name)
+
+
+def entries(directory: str, names: Iterable[str]) -> tuple[FileEntry, ...]:
+    """The files of these names, in the same order. Names that have gone are left out."""
+    found = []
+    for name in names:
+        try:
+            found.append(FileEntry.of(name, os.stat(os.path.join(directory, name))))
+        except OSError:
+            continue
+    return tuple(found)
 
 
 def images(entries: Iterable[FileEntry]) -> list[FileEntry]:

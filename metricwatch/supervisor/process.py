@@ -68,7 +68,7 @@ class WorkerProcess:
         finally:
             os.close(child_reads)
             os.close(child_writes)
-        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         for name, target, fd in (("reader", self._read, read_fd), ("writer", self._write, write_fd)):
             threading.Thread(target=target, args=(fd,), name=f"worker-{name}", daemon=True).start()
         self.send(configure)
@@ -79,7 +79,7 @@ class WorkerProcess:
 
     def send(self, request: Request) -> None:
         """Hand the worker a message, without waiting for it. One that is gone is found by poll(), not here."""
-        self._requests.put(request)
+        self._requests.put(encode(request))
 
     def poll(self) -> list[Reply]:
         """Everything the worker has said since the last poll. Raises WorkerError once, when it has gone."""
@@ -120,7 +120,7 @@ class WorkerProcess:
         """Write what send() was given, in a thread of its own: a worker that does not read blocks nobody else."""
         with open(fd, "wb", buffering=0) as pipe:
             while (request := self._requests.get()) is not None:
-                data = memoryview(encode(request))
+                data = memoryview(request)
                 try:
                     while data:
                         data = data[pipe.write(data) or 0 :]

@@ -87,7 +87,7 @@ class Supervisor:
         spawn: Callable[[], WorkerProcess],
         policy: Policy,
         clock: Clock,
-        metric_options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        metric_options: Mapping[str, Mapping[str, Any]] | None = None,
         composites: Mapping[str, Composite] = MappingProxyType({}),
     ) -> None:
         self._db = db
@@ -97,7 +97,7 @@ class Supervisor:
         self._retries = Retries(db)
         self._entries = {entry.source: entry for entry in entries}
         self._metrics = tuple(metrics)
-        self._metric_options = metric_options
+        self._metric_options = metric_options or {}
         self._composites = composites
         self._prefix = prefix
         self._sinks = sinks

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
-from watchdog.events import DirMovedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.events import DirMovedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
+from watchdog.observers.api import BaseObserver, ObservedWatch
 
 log = structlog.get_logger(__name__)
 
 _IGNORED = frozenset({"opened", "closed_no_write"})
+# With so many paths waiting one look at everything is cheaper than a look at each.
+_MOST_TOUCHED = 100_000
+# Overflows closer together than this belong to one burst, and are told of once.
+_BURST_SECONDS = 60.0
+# Where watchdog says that the kernel dropped events, and nowhere else. A version that does not say it leaves all to
+# the rescan.
+_INOTIFY_LOG = "watchdog.observers.inotify_c"
+_RECONCILE_LOG = "watchdog.observers.inotify"
 
 
 @dataclass(slots=True)
 class Hints:
-    """Paths that something happened to since the last look; renamed ones arrived whole under their name."""
+    """Paths that something happened to since the last look; renamed ones are directories that arrived whole.
+
+    lost says that there was more, and nobody knows where.
+    """
 
     touched: set[str] = field(default_factory=set)
     renamed: set[str] = field(default_factory=set)
+    lost: bool = False
 
 
 class EventHints(FileSystemEventHandler):
@@ -34,27 +48,33 @@ class EventHints(FileSystemEventHandler):
         self._concerns = concerns
         self._lock = threading.Lock()
         self._hints = Hints()
+        self._lost_at: float | None = None
         self._observer: BaseObserver | None = None
-        self._listening: set[str] = set()
+        self._listening: dict[str, tuple[tuple[int, int], ObservedWatch]] = {}
         self._refused: set[str] = set()
 
     def listen(self, roots: Iterable[str]) -> None:
-        """Listen to these trees too, those of them that exist by now."""
+        """Listen to these trees too, those of them that exist by now. One made anew under its name counts as new."""
         for root in roots:
-            if root in self._listening or not os.path.isdir(root):
+            try:
+                status = os.stat(root)
+            except OSError:
+                continue
+            identity = status.st_dev, status.st_ino
+            listening = self._listening.get(root)
+            if not os.path.isdir(root) or (listening is not None and listening[0] == identity):
                 continue
             try:
-                if self._observer is None:
-                    self._observer = Observer()
-                    self._observer.start()
-                self._observer.schedule(self, root, recursive=True)
+                observer = self._started()
+                if listening is not None:
+                    del self._listening[root]
+                    observer.unschedule(listening[1])
+                self._listening[root] = identity, observer.schedule(self, root, recursive=True)
             except OSError as error:
                 # ENOSPC: the user's inotify watches are used up. Polling goes on.
                 if root not in self._refused:
                     log.warning("watch.events_off", root=root, reason=str(error), consequence="polling only")
                     self._refused.add(root)
-                continue
-            self._listening.add(root)
 
     def take(self) -> Hints:
         """The hints since the last call."""
@@ -71,12 +91,42 @@ class EventHints(FileSystemEventHandler):
             return
         with self._lock:
             self._hints.touched |= touched
-            if isinstance(event, DirMovedEvent | FileMovedEvent) and event.dest_path:
+            if isinstance(event, DirMovedEvent) and event.dest_path:
                 self._hints.renamed.add(os.fsdecode(event.dest_path))
+            if len(self._hints.touched) > _MOST_TOUCHED:
+                self._hints = Hints(lost=True)
         self._wake()
 
+    def on_overflow(self) -> None:
+        """The kernel's queue ran over and events are gone: the next look must be at everything."""
+        now = time.monotonic()
+        with self._lock:
+            self._hints.lost = True
+            told, self._lost_at = self._lost_at, now
+        if told is None or now - told > _BURST_SECONDS:
+            log.warning("watch.events_lost", reason="the inotify queue overflowed", consequence="rescanning everything")
+        self._wake()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take watchdog's word for an overflow, out of its log."""
+        if "overflow" not in str(record.msg):
+            return True
+        if record.name == _INOTIFY_LOG:
+            self.on_overflow()
+        return False
+
     def close(self) -> None:
+        for name in (_INOTIFY_LOG, _RECONCILE_LOG):
+            logging.getLogger(name).removeFilter(self)
         if self._observer is not None:
             self._observer.stop()
             self._observer.join(timeout=5)
             self._observer = None
+
+    def _started(self) -> BaseObserver:
+        if self._observer is None:
+            for name in (_INOTIFY_LOG, _RECONCILE_LOG):
+                logging.getLogger(name).addFilter(self)
+            self._observer = Observer()
+            self._observer.start()
+        return self._observer

@@ -1,16 +1,18 @@
-"""What lies on disk for one watch entry, right now."""
+"""What lies on disk for one step, right now."""
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from metricwatch import listing
 from metricwatch.listing import FileEntry
 from metricwatch.watch.layouts import StepOf
+from metricwatch.watch.tree import Tree, concerns, root_of
+
+__all__ = ["Candidate", "Contents", "Found", "concerns", "locate", "look_into", "root_of", "scan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +20,7 @@ class Candidate:
     """What may be a sample set: a directory (members None), or the files of one step in a flat directory.
 
     mtime_ns is the directory's own: it changes when a file is added, removed or renamed in it, not when one is
-    rewritten in place.
+    rewritten in place. ctime_ns also changes when the directory itself is renamed.
     """
 
     step: int
@@ -26,13 +28,16 @@ class Candidate:
     members: tuple[FileEntry, ...] | None = None
     marked: bool = False
     mtime_ns: int = 0
+    ctime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """A candidate looked into. activity changes with images, also unfinished ones, and markers; digest with images.
 
-    newest_ns is the modification time of the youngest image, 0 without any.
+    newest_ns is the modification time of the youngest image, 0 without any. files holds a number for each image as
+    it is, to tell files that went from files that were written. untouched: nothing in the directory has been written
+    since it got its name. unfinished: an image is there under a temporary name.
     """
 
     activity: str
@@ -40,57 +45,52 @@ class Contents:
     images: int
     newest_ns: int
     members: tuple[str, ...] | None
+    files: bytes
     marked: bool
+    untouched: bool = False
+    unfinished: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """A scan's result. ignored names what carries no step, clashes the steps claimed by two places."""
 
-    candidates: dict[int, Candidate] = field(default_factory=dict)
-    ignored: list[str] = field(default_factory=list)
-    clashes: list[tuple[int, str, str]] = field(default_factory=list)
+    candidates: dict[int, Candidate]
+    ignored: list[str]
+    clashes: list[tuple[int, str, str]]
 
 
 def scan(pattern: str, step_of: StepOf, markers: Sequence[str], every: int | None) -> Found:
-    """Everything the glob matches, by step. Looks at names and directory times only, not inside directories."""
-    found = Found()
-    flat: dict[tuple[str, int], list[FileEntry]] = {}
-    marked: dict[tuple[str, int], int] = {}
-    for item in _matches(pattern, markers):
-        is_directory = _is_directory(item)
-        is_marker = not is_directory and item.name.endswith(tuple(markers))
-        if not (is_directory or is_marker or listing.is_image(item.name)):
-            continue
-        step = step_of(_without(item.name, markers) if is_marker else item.name, is_directory)
-        if step is None or not _is_text(item.path):
-            if not is_marker:
-                found.ignored.append(item.path)
-            continue
-        if every is not None and step % every:
-            continue
-        parent = os.path.dirname(item.path)
+    """Everything the glob matches, by step, at one moment. Does not look inside directories."""
+    tree = Tree(pattern, step_of, markers, every)
+    tree.refresh(0.0)
+    located = (locate(tree, step) for step in sorted(tree.steps))
+    candidates = {candidate.step: candidate for candidate in located if candidate}
+    return Found(candidates=candidates, ignored=tree.ignored, clashes=tree.clashes)
+
+
+def locate(tree: Tree, step: int) -> Candidate | None:
+    """The step as it is now: its directory's times, or its files with theirs. None when it has gone."""
+    place = tree.steps.get(step)
+    if place is None:
+        return None
+    if not place.flat:
         try:
-            status = item.stat()
+            status = os.stat(place.path)
         except OSError:
-            continue
-        if is_directory:
-            _add(found, Candidate(step=step, path=item.path, mtime_ns=status.st_mtime_ns))
-        elif is_marker:
-            marked[parent, step] = max(status.st_mtime_ns, marked.get((parent, step), 0))
-        else:
-            entry = FileEntry.of(item.name, status)
-            flat.setdefault((parent, step), []).append(entry)
-    for (parent, step), members in sorted(flat.items()):
-        members.sort(key=lambda entry: entry.name)
-        # As for directories: a marker older than a picture is left over from an earlier write.
-        is_marked = marked.get((parent, step), -1) >= _newest(members)
-        _add(found, Candidate(step=step, path=parent, members=tuple(members), marked=is_marked))
-    return found
+            return None
+        return Candidate(step=step, path=place.path, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
+    directory, images, markers = tree.members(step)
+    # The marker before the images, so that it cannot vouch for an image that came after it was looked at.
+    marks = listing.entries(directory, markers)
+    members = listing.entries(directory, images)
+    if not members:
+        return None
+    return Candidate(step=step, path=directory, members=members, marked=_vouched_for(members, marks))
 
 
 def look_into(candidate: Candidate, markers: Sequence[str]) -> Contents | None:
-    """Read a candidate's directory; None when it has gone. A flat candidate is known from the scan already.
+    """Read a candidate's directory; None when it has gone. A flat candidate is known from locate() already.
 
     Raises OSError when the directory is there and cannot be read.
     """
@@ -102,41 +102,39 @@ def look_into(candidate: Candidate, markers: Sequence[str]) -> Contents | None:
             images=len(candidate.members),
             newest_ns=_newest(candidate.members),
             members=tuple(entry.name for entry in candidate.members),
+            files=_numbers(candidate.members),
             marked=candidate.marked,
         )
     try:
         entries = listing.scan(candidate.path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    images = listing.images(entries)
     parts = listing.parts(entries)
+    unfinished = any(listing.is_unfinished(entry.name) for entry in entries)
+    # Equal times tell nothing: they may be those of a directory renamed at once, or of a file just written to it.
+    untouched = candidate.ctime_ns > candidate.mtime_ns and all(
+        entry.ctime_ns <= candidate.ctime_ns for entry in entries
+    )
     return Contents(
         activity=listing.fingerprint(entry for entry in entries if _matters(entry.name, markers)),
         digest=listing.fingerprint(parts),
-        images=len(images),
+        images=len(listing.images(entries)),
         newest_ns=_newest(parts),
         members=None,
-        marked=_is_marked(entries, parts, markers),
+        files=_numbers(parts),
+        marked=not unfinished and _vouched_for(parts, [entry for entry in entries if entry.name in markers]),
+        untouched=untouched and not unfinished,
+        unfinished=unfinished,
     )
 
 
-def concerns(pattern: str, path: str) -> bool:
-    """True when something at this path may change what the glob matches, or what lies in a match."""
-    parents, found = os.path.dirname(pattern).split(os.sep), path.split(os.sep)
-    return 1 <= len(found) - len(parents) <= 2 and all(map(fnmatch.fnmatch, found, parents))  # noqa: PLR2004
+def _vouched_for(parts: Sequence[FileEntry], marks: Sequence[FileEntry]) -> bool:
+    """True when a marker is younger than every image: an older one is left over from an earlier write of the step.
 
-
-def root_of(pattern: str) -> str:
-    """The deepest directory of a glob that has no wildcard in it: what to listen to for events."""
-    root = os.path.dirname(pattern)
-    while glob.has_magic(root):
-        root = os.path.dirname(root)
-    return root
-
-
-def _is_marked(entries: Sequence[FileEntry], parts: Sequence[FileEntry], markers: Sequence[str]) -> bool:
-    # A marker older than a picture is left over from an earlier write of the same step.
-    return any(entry.name in markers and entry.mtime_ns >= _newest(parts) for entry in entries)
+    By both times: a copy that keeps modification times may bring the marker before the images.
+    """
+    written = max((entry.ctime_ns for entry in parts), default=0)
+    return any(mark.mtime_ns >= _newest(parts) and mark.ctime_ns >= written for mark in marks)
 
 
 def _matters(name: str, markers: Sequence[str]) -> bool:
@@ -144,53 +142,15 @@ def _matters(name: str, markers: Sequence[str]) -> bool:
     return listing.is_image(name) or name == listing.MANIFEST or listing.is_temporary(name) or name in markers
 
 
-def _newest(parts: Sequence[FileEntry]) -> int:
+def _newest(parts: Iterable[FileEntry]) -> int:
     return max((entry.mtime_ns for entry in parts), default=0)
 
 
-def _is_text(path: str) -> bool:
-    """True when the path can be written down: a name that is no UTF-8 can be read, but not recorded."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _numbers(parts: Iterable[FileEntry]) -> bytes:
+    # A set of objects for each of 100,000 steps would be a hundred times the memory.
+    return array("q", (hash((entry.name, entry.size, entry.mtime_ns)) for entry in parts)).tobytes()
 
 
-def _matches(pattern: str, markers: Sequence[str]) -> Iterator[os.DirEntry[str]]:
-    """The glob's matches as directory entries, which know their kind without another system call."""
-    parents, last = os.path.split(pattern)
-    for parent in sorted(glob.glob(parents)) if glob.has_magic(parents) else [parents]:
-        try:
-            with os.scandir(parent) as items:
-                found = sorted(items, key=lambda item: item.name)
-        except OSError:
-            continue
-        for item in found:
-            marker = item.name.endswith(tuple(markers)) and fnmatch.fnmatch(_without(item.name, markers), _stem(last))
-            if marker or (not listing.is_temporary(item.name) and fnmatch.fnmatch(item.name, last)):
-                yield item
-
-
-def _is_directory(item: os.DirEntry[str]) -> bool:
-    try:
-        return item.is_dir()
-    except OSError:  # a symbolic link that leads in circles
-        return False
-
-
-def _stem(pattern: str) -> str:
-    stem, suffix = os.path.splitext(pattern)
-    return stem if suffix.lower() in listing.IMAGE_SUFFIXES else pattern
-
-
-def _without(name: str, markers: Sequence[str]) -> str:
-    for marker in markers:
-        name = name.removesuffix(marker)
-    return name
-
-
-def _add(found: Found, candidate: Candidate) -> None:
-    first = found.candidates.setdefault(candidate.step, candidate)
-    if first is not candidate:
-        found.clashes.append((candidate.step, first.path, candidate.path))
+def only_gone(before: bytes, now: bytes) -> bool:
+    """True when all of the files that are left are as they were: some went, none was written."""
+    return set(memoryview(now).cast("q")) <= set(memoryview(before).cast("q"))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+# A file under a temporary name asks for this much more quiet; after that its writer is taken to have died.
+UNFINISHED_FACTOR = 12
+
 
 @dataclass(slots=True)
 class _Observation:
@@ -17,23 +20,36 @@ class Settling:
 
     A step is settled when its marker is there, when it came by atomic rename, or when nothing about its files has
     changed for the quiet time over at least two looks. The second look matters: network file systems show a file
-    before its last block.
+    before its last block. While an image has a temporary name the quiet time is twelve times as long.
     """
 
     def __init__(self, quiet: timedelta) -> None:
         self._quiet = quiet.total_seconds()
         self._seen: dict[int, _Observation] = {}
 
-    def look(self, step: int, activity: str, now: float, *, marked: bool, renamed: bool) -> bool:
-        """Take note of a look; True when the step is settled now (it is then forgotten)."""
+    def look(
+        self,
+        step: int,
+        activity: str,
+        began: float,
+        ended: float,
+        *,
+        marked: bool,
+        renamed: bool,
+        unfinished: bool = False,
+    ) -> bool:
+        """Take note of a look that took from began to ended; True when the step is settled (it is then forgotten).
+
+        The quiet time is that between two looks: on a slow disk the looks themselves may take longer.
+        """
         before = self._seen.get(step)
         if marked or renamed:
             self._seen.pop(step, None)
             return True
         if before is None or before.activity != activity:
-            self._seen[step] = _Observation(activity, now)
+            self._seen[step] = _Observation(activity, ended)
             return False
-        if now - before.since < self._quiet:
+        if began - before.since < self._quiet * (UNFINISHED_FACTOR if unfinished else 1):
             return False
         del self._seen[step]
         return True

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import islice
 
 import structlog
 
@@ -13,67 +12,25 @@ from metricwatch.clock import Clock
 from metricwatch.config.watching import WatchEntry
 from metricwatch.store.db import Database
 from metricwatch.store.ledger import Ledger, Recorded
-from metricwatch.watch.events import EventHints, Hints
-from metricwatch.watch.layouts import step_by
-from metricwatch.watch.scan import Candidate, Contents, look_into, root_of, scan
-from metricwatch.watch.settle import Settling
+from metricwatch.watch.events import EventHints
+from metricwatch.watch.scan import Candidate, Contents, locate, look_into, only_gone
+from metricwatch.watch.source import Settled, Source
 
 log = structlog.get_logger(__name__)
 
-# While something settles it is looked at this often, so that it is found done soon after it is.
-_LOOK_SECONDS = 0.5
-# A settled step waits this long, and twice the quiet time, for earlier steps that are still settling.
-_HELD_SECONDS = 2.0
-# A burst of events is answered by one listing, not by one an event.
-_HINTED_SECONDS = 0.1
-# In-place rewrites of old steps send no event on network file systems: each rescan looks into a few in turn.
-_RECHECKED_PER_RESCAN = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    """A step that is complete and not recorded yet."""
-
-    candidate: Candidate
-    contents: Contents
-    since: float
-
-
-class _Source:
-    """One watch entry: what of it is recorded, and what is settling."""
-
-    def __init__(self, entry: WatchEntry, ledger: Ledger) -> None:
-        self.entry = entry
-        self.root = root_of(entry.samples)
-        self.step_of = step_by(entry.step_pattern)
-        self.settling = Settling(entry.settle)
-        self.known = ledger.newest(entry.source)
-        self.candidates: dict[int, Candidate] = {}
-        self.recheck: deque[int] = deque()
-        self.next_rescan = 0.0
-        self.next_look = 0.0
-        self.next_hinted = 0.0
-        self.touched: set[str] = set()
-        self.renamed: set[str] = set()
-        self.reported: set[str] = set()
-        self.scanned = False
-        # Settled, and waiting for earlier steps that are not.
-        self.held: dict[int, _Settled] = {}
-        # The steps that count when only what is there at first shall be taken; None: all.
-        self.present: set[int] | None = None
-
-    def unsettled(self) -> set[int]:
-        """The steps that have been seen and are not recorded as they are."""
-        return self.settling.waiting() | self.held.keys()
-
-    def report_once(self, event: str, path: str, **fields: object) -> None:
-        if path not in self.reported:
-            self.reported.add(path)
-            log.warning(event, path=path, **fields)
+# In-place rewrites of old steps send no event on network file systems: each rescan looks into a few in turn,
+# so many that each has had its turn after this many rescans.
+_FEWEST_LOOKED_INTO = 16
+_RESCANS_PER_ROUND = 360
+# Asking known steps whether anything moved takes no more than this share of the time between two rescans.
+_ASKING_SHARE = 0.01
 
 
 class Watcher:
-    """The only writer of runs, snapshots and new jobs."""
+    """The only writer of runs, snapshots and new jobs.
+
+    A tick that raises LedgerError has lost nothing: the next one records what it could not.
+    """
 
     def __init__(self, db: Database, entries: Sequence[WatchEntry], hints: EventHints, clock: Clock) -> None:
         self._db = db
@@ -81,7 +38,7 @@ class Watcher:
         self._entries = entries
         self._hints = hints
         self._clock = clock
-        self._sources: list[_Source] = []
+        self._sources: list[Source] = []
         self._settled = False
         # Take only the steps that the first look finds: a job that goes on writing must not keep `run --once` up.
         self.only_present = False
@@ -90,13 +47,16 @@ class Watcher:
         """Register the runs and read what is recorded already."""
         for entry in self._entries:
             self._ledger.register_run(entry.target, self._clock.now())
-            self._sources.append(_Source(entry, self._ledger))
+            self._sources.append(Source(entry, self._ledger))
         self._hints.listen(source.root for source in self._sources)
 
     def tick(self) -> int:
         """Look where something happened or is settling; returns how many snapshots were recorded."""
         hints = self._hints.take()
-        recorded = sum(self._tick(source, hints) for source in self._sources)
+        # All are told before any is looked at: what the ledger refuses for one must not lose the others' events.
+        for source in self._sources:
+            source.take(hints)
+        recorded = sum(self._tick(source) for source in self._sources)
         # Told only now: before, another thread could see a step as settled whose job is not queued yet.
         self._settled = all(source.scanned and not source.unsettled() for source in self._sources)
         return recorded
@@ -104,7 +64,7 @@ class Watcher:
     def rescan(self) -> None:
         """Make the next tick look at everything, whatever the events said."""
         for source in self._sources:
-            source.next_rescan = 0.0
+            source.pace.rescan_now()
 
     def settled(self) -> bool:
         """True when, at the last tick, everything on disk had been looked at and what was settled was queued."""
@@ -117,150 +77,174 @@ class Watcher:
     def close(self) -> None:
         self._hints.close()
 
-    def _tick(self, source: _Source, hints: Hints) -> int:
+    def _tick(self, source: Source) -> int:
         now = self._clock.monotonic()
-        inside = source.root + os.sep
-        source.touched.update(path for path in hints.touched if path.startswith(inside))
-        source.renamed.update(path for path in hints.renamed if path.startswith(inside))
-        due = now >= source.next_rescan
-        if due or (source.touched and now >= source.next_hinted):
-            steps = self._rescan(source, recheck=due)
-            source.next_hinted = now + _HINTED_SECONDS
-            if due:
-                source.next_rescan = now + source.entry.rescan.total_seconds()
-                self._hints.listen([source.root])
-        elif (source.settling.waiting() or source.held) and now >= source.next_look:
-            steps = self._refresh(source)
-        else:
+        due = source.pace.rescan_is_due(now)
+        settling = bool(source.settling.waiting() or source.held)
+        if not due and not source.pace.look_is_due(now, hinted=bool(source.touched), settling=settling):
             return 0
-        source.next_look = now + min(_LOOK_SECONDS, source.entry.settle.total_seconds() or _LOOK_SECONDS)
-        looked = [self._look(source, step, now) for step in sorted(steps)]
+        if due:
+            self._hints.listen([source.root])
+        # Rare, and dear: what the next rescan may cost cannot be told from these.
+        everything = source.lost or not source.scanned
+        for step in sorted(self._steps(source, now, due=due)):
+            self._look(source, step)
         source.renamed.clear()
-        source.held.update((found.candidate.step, found) for found in looked if found)
-        ready = self._in_order(source, now)
-        with self._db.transaction("snapshots"):
-            return sum(self._record(source, found) for found in ready)
+        delay = source.pace.looked(now, self._clock.monotonic(), rescanned=due, everything=everything)
+        if delay and not everything:
+            source.report_slow(delay)
+        return self._record(source, source.ready(now))
 
-    def _in_order(self, source: _Source, now: float) -> list[_Settled]:
-        """Take what may be recorded out of the held steps, in order.
+    def _steps(self, source: Source, now: float, *, due: bool) -> set[int]:
+        """The steps that must be looked at."""
+        changed = source.tree.refresh(now)
+        source.report()
+        if not source.scanned:
+            # What is recorded with the time that its directory still has need not be looked into at a start.
+            changed = {step for step in changed if self._has_moved(source, step)}
+            source.scanned = True
+            if self.only_present:
+                source.present = set(source.tree.steps)
+        source.pending |= changed | source.touched_steps()
+        if source.lost:
+            # Nobody knows in which of the steps.
+            source.pending |= source.tree.steps.keys()
+            source.lost = False
+        for gone in source.unsettled() - source.tree.steps.keys():
+            source.forget(gone)
+        steps = source.unsettled() | source.pending | source.ripe(now)
+        if due:
+            steps |= source.unknown() | self._in_turn(source)
+        elif changed:
+            steps |= source.unknown() & changed
+        return steps if source.present is None else steps & source.present
 
-        A set with a marker settles before an earlier one without: scored in that order, a rule would judge a curve
-        with holes. So a step waits for earlier new ones, but no longer than those may reasonably take.
-        """
-        earliest = min(source.settling.waiting() - source.known.keys(), default=None)
-        patience = _HELD_SECONDS + 2 * source.entry.settle.total_seconds()
-        steps = [
-            step
-            for step, found in sorted(source.held.items())
-            if earliest is None or step < earliest or now - found.since > patience
-        ]
-        return [source.held.pop(step) for step in steps]
-
-    def _rescan(self, source: _Source, *, recheck: bool) -> set[int]:
-        """List the entry anew; returns the steps that must be looked into."""
-        entry = source.entry
-        found = scan(entry.samples, source.step_of, entry.markers, entry.every)
-        for path in found.ignored:
-            source.report_once("watch.ignored", path, reason="its name carries no step; set `step_pattern`")
-        for step, first, second in found.clashes:
-            source.report_once("watch.clash", second, step=step, reason=f"{first} has the same step and is used")
-        if self.only_present:
-            if source.present is None:
-                source.present = set(found.candidates)
-            found.candidates = {step: item for step, item in found.candidates.items() if step in source.present}
-        for gone in source.candidates.keys() - found.candidates.keys():
-            source.settling.forget(gone)
-            source.held.pop(gone, None)
-        source.candidates = found.candidates
-        source.scanned = True
-        touched, source.touched = source.touched, set()
-        parents = {os.path.dirname(path) for path in touched}
-        steps = source.settling.waiting()
-        for step, candidate in found.candidates.items():
-            known = source.known.get(step)
-            changed = known is None or candidate.members is not None or candidate.mtime_ns != known.mtime_ns
-            if changed or candidate.path in touched or candidate.path in parents:
+    def _in_turn(self, source: Source) -> set[int]:
+        """A few known steps to look into, and of as many more as there is time for those that moved."""
+        few = max(_FEWEST_LOOKED_INTO, len(source.known) // _RESCANS_PER_ROUND)
+        steps = set(islice(source.look_turns.take(source.known), few))
+        until = self._clock.monotonic() + source.entry.rescan.total_seconds() * _ASKING_SHARE
+        for step in source.time_turns.take(source.known):
+            if step in source.tree.steps and self._has_moved(source, step):
                 steps.add(step)
-        if recheck:
-            steps.update(self._some_known(source))
-        return steps & found.candidates.keys()
+            if self._clock.monotonic() > until:
+                break
+        return steps
 
-    def _some_known(self, source: _Source) -> list[int]:
-        if not source.recheck:
-            source.recheck.extend(sorted(source.known, reverse=True))
-        return [source.recheck.popleft() for _ in range(min(_RECHECKED_PER_RESCAN, len(source.recheck)))]
-
-    def _refresh(self, source: _Source) -> set[int]:
-        """The settling steps; flat ones are listed again, for their files are known from the listing only."""
-        waiting = source.settling.waiting()
-        if any(source.candidates[step].members is not None for step in waiting if step in source.candidates):
-            return self._rescan(source, recheck=False)
-        return waiting
-
-    def _look(self, source: _Source, step: int, now: float) -> _Settled | None:
-        candidate = source.candidates.get(step)
-        contents = self._contents(source, candidate) if candidate else None
-        if candidate is None or contents is None:
-            source.settling.forget(step)
-            return None
-        held = source.held.get(step)
-        if held is not None and held.contents.activity == contents.activity:
-            return None
+    def _has_moved(self, source: Source, step: int) -> bool:
+        """True when a step is not as it was recorded, as far as can be told without looking into a directory."""
         known = source.known.get(step)
-        if known is not None and (known.digest == contents.digest or _only_removed(known, contents)):
-            source.known[step] = replace(known, mtime_ns=candidate.mtime_ns)
+        candidate = locate(source.tree, step) if known else None
+        if known is None or candidate is None:
+            return True
+        if candidate.members is None:
+            return candidate.mtime_ns != known.mtime_ns
+        contents = look_into(candidate, source.entry.markers)
+        return contents is None or contents.digest != known.digest
+
+    def _look(self, source: Source, step: int) -> None:
+        began = self._clock.monotonic()
+        candidate = locate(source.tree, step)
+        contents = self._contents(source, candidate) if candidate else None
+        ended = self._clock.monotonic()
+        if candidate is None or contents is None:
+            if candidate is None:
+                source.forget(step)
             source.settling.forget(step)
-            return None
+            source.held.pop(step, None)
+            return
+        source.pending.discard(step)
+        if candidate.members is None:
+            source.note_time(candidate, began, ended)
+        held = source.held.get(step)
+        if held is not None:
+            if held.contents.activity == contents.activity:
+                return
+            del source.held[step]
+        known = source.known.get(step)
+        if known is not None and self._is_known(source, known, candidate, contents):
+            source.settling.forget(step)
+            return
         if not contents.images and (known is not None or not contents.marked):
             # Just created, or emptied: nothing to settle until something is in it.
             source.settling.forget(step)
-            return None
+            return
         # A marker says that the first write is complete. Of a rewrite it says nothing: it may be the old one.
         marked = contents.marked and known is None
-        renamed = candidate.members is None and candidate.path in source.renamed
-        if not source.settling.look(step, contents.activity, now, marked=marked, renamed=renamed):
-            return None
-        return _Settled(candidate, contents, now)
+        # An event may come late, when the next write into the directory has begun.
+        renamed = contents.untouched and candidate.path in source.renamed
+        settled = source.settling.look(
+            step, contents.activity, began, ended, marked=marked, renamed=renamed, unfinished=contents.unfinished
+        )
+        if settled:
+            source.held[step] = Settled(candidate, contents, began)
 
-    def _contents(self, source: _Source, candidate: Candidate) -> Contents | None:
+    def _is_known(self, source: Source, known: Recorded, candidate: Candidate, contents: Contents) -> bool:
+        if known.digest == contents.digest:
+            source.files[candidate.step] = contents.files
+        elif not _only_removed(known, source.files.get(candidate.step), contents):
+            return False
+        if known.mtime_ns != candidate.mtime_ns:
+            source.known[candidate.step] = replace(known, mtime_ns=candidate.mtime_ns)
+        return True
+
+    def _contents(self, source: Source, candidate: Candidate) -> Contents | None:
         try:
             return look_into(candidate, source.entry.markers)
         except OSError as error:
             source.report_once("watch.unreadable", candidate.path, reason=error.strerror)
             return None
 
-    def _record(self, source: _Source, found: _Settled) -> int:
+    def _record(self, source: Source, ready: list[Settled]) -> int:
+        if not ready:
+            return 0
+        added = []
+        with self._db.transaction("snapshots"):
+            for found in ready:
+                recorded = self._recorded(source, found)
+                added.append((found, recorded, self._add(source, found, recorded)))
+        for found, recorded, row in added:
+            source.remember(found, recorded)
+            if row is not None:
+                log.info(
+                    "snapshot.settled",
+                    run=source.entry.target.name,
+                    step=found.candidate.step,
+                    images=recorded.images,
+                    revision=recorded.revision,
+                )
+        if any(row is None for *_, row in added):
+            # A commit that reported an error and was done all the same: the ledger knows better than we.
+            source.known = self._ledger.newest(source.entry.source)
+            source.pending |= {found.candidate.step for found, _, row in added if row is None}
+        return sum(row is not None for *_, row in added)
+
+    def _recorded(self, source: Source, found: Settled) -> Recorded:
         candidate, contents = found.candidate, found.contents
         known = source.known.get(candidate.step)
-        recorded = Recorded(
+        return Recorded(
             revision=known.revision + 1 if known else 1,
             digest=contents.digest,
             images=contents.images,
             newest_ns=contents.newest_ns,
             mtime_ns=candidate.mtime_ns,
         )
-        row = self._ledger.add_snapshot(
+
+    def _add(self, source: Source, found: Settled, recorded: Recorded) -> int | None:
+        return self._ledger.add_snapshot(
             source=source.entry.source,
             run=source.entry.target.key,
-            step=candidate.step,
-            path=candidate.path,
-            members=contents.members,
+            step=found.candidate.step,
+            path=found.candidate.path,
+            members=found.contents.members,
             recorded=recorded,
             now=self._clock.now(),
         )
-        source.known[candidate.step] = recorded
-        if row is None:
-            return 0
-        log.info(
-            "snapshot.settled",
-            run=source.entry.target.name,
-            step=candidate.step,
-            images=contents.images,
-            revision=recorded.revision,
-        )
-        return 1
 
 
-def _only_removed(known: Recorded, contents: Contents) -> bool:
+def _only_removed(known: Recorded, files: bytes | None, contents: Contents) -> bool:
     """True when images have gone and none was written: rotation or clean-up, not a rewrite of the step."""
-    return contents.images < known.images and contents.newest_ns <= known.newest_ns
+    if contents.images >= known.images:
+        return False
+    # Not looked into since the start: only the times can tell.
+    return contents.newest_ns <= known.newest_ns if files is None else only_gone(files, contents.files)

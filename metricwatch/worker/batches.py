@@ -105,7 +105,7 @@ class BatchMaker:
                 continue
             try:
                 batch = self._load(part)
-            except _NoRoomError as error:
+            except Exception as error:  # noqa: BLE001 - raised again where it is no lack of room
                 self._size = max(1, len(part) // 2)
                 self._give_up(error, alone=len(part) == 1)
                 waiting.insert(0, part)
@@ -145,7 +145,7 @@ class BatchMaker:
             part = batch.select(range(start, min(start + size, len(batch))))
             try:
                 layers = self._layers(part, roles)
-            except _NoRoomError as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self._layer_size = max(1, len(part) // 2)
                 self._give_up(error, alone=len(part) == 1)
                 continue
@@ -164,16 +164,24 @@ class BatchMaker:
             self._failed[extractor.name] = error
             return None
 
-    def _give_up(self, error: _NoRoomError, *, alone: bool) -> None:
-        """Make room for the next try; where one image alone found none there is no next try of its kind."""
+    def _give_up(self, error: Exception, *, alone: bool) -> None:
+        """Make room for the next try; where one image alone found none there is no next try of its kind.
+
+        Raises anything but a lack of room as it is, and InputError where there is none for the pictures themselves.
+        """
+        if not is_no_room(error):
+            raise error
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         if not alone:
             return
-        reason = f"there is no room even for one image: {error.cause}"
+        extractor = error.extractor if isinstance(error, _NoRoomError) else ""
+        reason = f"{extractor or 'pictures'}: there is no room even for one image: {error}"
         if self._patient:
-            raise TemporaryError(f"{error.extractor}: {reason}") from error
-        self._failed[error.extractor] = InputError(f"{error.extractor}: {reason}")
+            raise TemporaryError(reason) from error
+        if not extractor:
+            raise InputError(reason) from error
+        self._failed[extractor] = InputError(reason)
 
     def _load(self, part: Sequence[Prepared]) -> LoadedBatch:
         first = part[0]
@@ -289,12 +297,11 @@ class _NoRoomError(Exception):
     def __init__(self, extractor: str, cause: Exception) -> None:
         super().__init__(str(cause))
         self.extractor = extractor
-        self.cause = cause
 
 
 def is_no_room(error: Exception) -> bool:
     """True for a device, or a machine, that has no memory left."""
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError | _NoRoomError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_ROOM)
 

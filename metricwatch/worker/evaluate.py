@@ -17,7 +17,7 @@ from metricwatch.records import Evaluation, ScoreState, Skipped
 from metricwatch.worker.batches import is_no_room, keep
 from metricwatch.worker.feature_cache import FeatureCache
 from metricwatch.worker.loading import Extractors
-from metricwatch.worker.log import LogLine, describe, log_failure
+from metricwatch.worker.log import LogLine, describe, log_failure, one_line
 from metricwatch.worker.pairing import Pairing
 from metricwatch.worker.pairs import PairsDigest
 from metricwatch.worker.pipeline import Pipeline
@@ -92,7 +92,8 @@ class Evaluator:
         if not read:
             first = skipped[0]
             raise InputError(
-                f"no images in {request.path}: none of {len(items)} could be read; first: {first.path}: {first.reason}"
+                f"no images in {request.path}: none of {len(items)} could be read; "
+                f"first: {one_line(first.path)}: {first.reason}"
             )
         self._progress.phase("computing")
         for scoring in scorings:
@@ -137,7 +138,7 @@ class Evaluator:
             return
         wanted = [scoring.wanted(self._context) for scoring in needing]
         try:
-            found = self._references.get(path, wanted, self._progress)
+            found = self._references.get(path, wanted, self._progress, patient=self._patient)
         except Exception as error:  # noqa: BLE001 - each metric that needs the reference fails with it
             for scoring in needing:
                 self._fail(scoring, error)
@@ -189,7 +190,7 @@ class Evaluator:
         for batch in self._pipeline.run(
             items,
             plan_of([scoring for scoring in scorings if not scoring.ended], self._context),
-            skip=lambda path, reason: skipped.append(Skipped(path=path, reason=reason)),
+            skip=lambda path, reason: skipped.append(Skipped(path=path, reason=one_line(reason))),
             advance=self._progress.advance,
             patient=self._patient,
         ):

@@ -119,7 +119,7 @@ class FeatureCache:
             marks = ",".join("?" * len(some))
             query = f"SELECT key, used, kind, crc, data FROM rows WHERE key IN ({marks})"  # noqa: S608 - question marks
             for key, used, kind, crc, data in db.execute(query, some):
-                if kind not in _KINDS or zlib.crc32(data) != crc:
+                if kind not in _KINDS or _crc(key, kind, data) != crc:
                     continue
                 found[key] = np.frombuffer(data, dtype=kind)
                 if used < stale:
@@ -135,7 +135,7 @@ class FeatureCache:
                 data = np.ascontiguousarray(row, dtype=kind).tobytes()
                 db.execute(
                     "INSERT OR REPLACE INTO rows (key, used, kind, crc, data) VALUES (?, ?, ?, ?, ?)",
-                    (key, used, kind, zlib.crc32(data), data),
+                    (key, used, kind, _crc(key, kind, data), data),
                 )
             evicted = self._evict(db)
             faults.reached("features:uncommitted")
@@ -198,6 +198,11 @@ class FeatureCache:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def _crc(key: bytes, kind: str, data: bytes) -> int:
+    """Over all of a row: with the wrong bit of an index a file gives one row's numbers under another's key."""
+    return zlib.crc32(data, zlib.crc32(key + kind.encode()))
 
 
 def _remove(path: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import stat
 import threading
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from metricwatch.errors import InputError
+from metricwatch.worker.containers import Metered, UnusableImageError, check
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -30,10 +29,6 @@ _one_at_a_time = threading.Lock()
 # Four channels of 16 bits; and room for headers, profiles and thumbnails.
 _BYTES_A_PIXEL = 8
 _FILE_ALLOWANCE = 64_000_000
-
-
-class UnusableImageError(InputError):
-    """One file that cannot be scored. The message is the reason alone: the caller knows the path."""
 
 
 def read(path: str, max_pixels: int) -> bytes:
@@ -65,15 +60,18 @@ def decode(content: bytes, max_pixels: int) -> Pixels:
 
     8-bit pictures come out exactly as Pillow's convert("RGB"): alpha dropped, palettes and CMYK converted, EXIF
     orientation ignored, all as pytorch-fid does. 16-bit grey is scaled to 8 bits (v / 257, rounded), not clipped.
-    Raises UnusableImageError for everything else; more than max_pixels is refused from the header alone.
+    Raises UnusableImageError for everything else; more than max_pixels is refused from the header alone. What is
+    decoded takes some 16 bytes a pixel beside its content, and bounded time. MemoryError is raised as it is: another
+    time there may be room.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        check(content, max_pixels)
+        with Image.open(Metered(content, max_pixels), formats=_FORMATS) as image:
             _check_size(image, max_pixels)
             # On eight threads at once, eight of these are more memory than the network takes.
             with _one_at_a_time if image.width * image.height > _LARGE else contextlib.nullcontext():
                 return _to_rgb(image)
-    except UnusableImageError:
+    except (UnusableImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error, zlib.error ... on damage
         raise UnusableImageError(_reason(error, max_pixels)) from error
@@ -104,8 +102,10 @@ def _reason(error: Exception, max_pixels: int) -> str:
 def _to_rgb(image: Image.Image) -> Pixels:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BIT_FORMATS):
         values = np.asarray(image).astype(np.uint32)
-        grey = ((values + 128) // 257).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        # In place: of a hundred million pixels each copy is 400 megabytes.
+        values += 128
+        values //= 257
+        return np.repeat(values.astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise UnusableImageError(
             f"mode {image.mode} (32 bits a channel) has no fixed range to map to 0..255; save it with 8 or 16 bits"

@@ -19,6 +19,11 @@ def describe(error: BaseException) -> str:
     return str(error) if isinstance(error, MetricwatchError) else f"{type(error).__name__}: {error}"
 
 
+def one_line(text: str) -> str:
+    """Text with all that would not print as itself escaped: file names may hold newlines, colours, half characters."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def log_failure(log: LogLine, event: str, error: Exception, /, **fields: str) -> None:
     """Log an error with its reason; with its traceback where it is not one that we raised for the user to read."""
     if isinstance(error, MetricwatchError):

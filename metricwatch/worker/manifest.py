@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from metricwatch.errors import InputError
 _FIELDS = ("image", "content", "style", "prompt")
 # A line of text for each of a million images.
 _MOST_BYTES = 500_000_000
+_MOST_LINES = 2_000_000
+_MOST_CHARACTERS = 100_000
+_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +47,15 @@ class Manifest:
 def read_manifest(path: str) -> Manifest:
     """Read a manifest. Raises InputError naming the line that is wrong, and what is wrong with it."""
     try:
-        if os.path.getsize(path) > _MOST_BYTES:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            # Opening a pipe would wait for a writer for ever.
+            raise InputError(f"the manifest {path} is not a regular file")
+        if status.st_size > _MOST_BYTES:
             raise InputError(f"{path}: over {_MOST_BYTES} bytes; is this a manifest?")
         # Of all that Unicode calls the end of a line, JSON lines know one.
         with open(path, encoding="utf-8-sig", newline="\n") as file:
-            return Manifest(path, _entries(file, path))
+            return Manifest(path, _entries(iter(lambda: file.readline(_MOST_CHARACTERS + 1), ""), path))
     except OSError as error:
         raise InputError(f"cannot read the manifest {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -61,16 +69,20 @@ def _entries(lines: Iterable[str], path: str) -> dict[str, Entry]:
         if not line.strip():
             continue
         where = f"{path}:{number}"
+        if len(line) > _MOST_CHARACTERS:
+            raise InputError(f"{where}: over {_MOST_CHARACTERS} characters on one line; is this a manifest?")
+        if len(entries) == _MOST_LINES:
+            raise InputError(f"{where}: over {_MOST_LINES} images; is this a manifest?")
         image, entry = _entry(_object(line, where), folder, where)
         if image in entries:
-            raise InputError(f"{where}: {image!r} has an entry already; one line an image")
+            raise InputError(f"{where}: {image[:_SHOWN]!r} has an entry already; one line an image")
         entries[image] = entry
     return entries
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        document = json.loads(line)
+        document = json.loads(line, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not a JSON object on one line: {error}") from error
     if not isinstance(document, dict):
@@ -82,6 +94,15 @@ def _object(line: str, where: str) -> dict[str, Any]:
         if value is not None and _strange(value):
             raise InputError(f"{where}: {field!r} holds a NUL or half a character (a lone surrogate)")
     return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:_SHOWN]!r} is given twice")
+    return found
 
 
 def _strange(text: str) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from metricwatch import listing
 from metricwatch.api import Need
 from metricwatch.errors import InputError
 from metricwatch.protocol import Evaluate
-from metricwatch.worker.images import UnusableImageError
+from metricwatch.worker.containers import UnusableImageError
 from metricwatch.worker.manifest import Manifest, read_manifest
 from metricwatch.worker.plan import PARTNER_KINDS, Item
 from metricwatch.worker.samples import SampleSet, stem
@@ -44,6 +44,9 @@ class PartnerDirectory:
 class Pairing:
     """Finds partners and prompts for the images of one sample set.
 
+    The set's own manifest is written by the training job, and names partners below its own folder or those of the
+    request's content, style and manifest: others are refused. The manifest that the request names is the user's own.
+
     The set's own manifest counts before the one that the request names, and what a manifest says of an image before
     the directories and the prompt of the request.
     """
@@ -53,6 +56,12 @@ class Pairing:
         self._request = request
         self._directories: dict[Need, PartnerDirectory] = {}
         self._manifest: Manifest | None = None
+        named = request.manifest and os.path.realpath(request.manifest)
+        self._trusted = samples.manifest is None or os.path.realpath(samples.manifest) == named
+        folders = (request.content, request.style, named and os.path.dirname(named))
+        self._folders = tuple(os.path.realpath(folder) for folder in folders if folder)
+        self._real: dict[str, str] = {}
+        self._refused: dict[Need, str] = {}
 
     def open(self, kind: Need) -> str:
         """Get ready to find partners of a kind (or prompts); returns why there can be none, or "".
@@ -82,7 +91,8 @@ class Pairing:
             return f"prompt in {self._source()}"
         places = [self._manifest.path] if self._manifest else []
         directory = self._directory(kind)
-        return f"{kind} partner in {' or '.join([*places, *([directory] if directory else [])])}"
+        refused = f"; first: {self._refused[kind]}" if kind in self._refused else ""
+        return f"{kind} partner in {' or '.join([*places, *([directory] if directory else [])])}{refused}"
 
     def items(self, kinds: Collection[Need]) -> list[Item]:
         """The items to score, with their partners of these kinds (opened before) and what they lack."""
@@ -114,10 +124,31 @@ class Pairing:
         entry = self._manifest.find(name) if self._manifest else None
         named: str | None = getattr(entry, kind) if entry else None
         if named:
+            if not self._may_name(named):
+                reason = (
+                    f"its {kind} partner {named} points outside {self._samples.directory}; "
+                    "name its folder as pairs.content or pairs.style (score: --content, --style)"
+                )
+                self._refused.setdefault(kind, reason)
+                raise UnusableImageError(reason)
             return named
         if kind in self._directories:
             return self._directories[kind].find(stem(name))
         raise UnusableImageError(f"no {kind} partner named for it in {self._source()}")
+
+    def _may_name(self, path: str) -> bool:
+        """False for a file that only the user may name, when the manifest at hand is not theirs."""
+        if self._trusted:
+            return True
+        folder, name = os.path.split(path)
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        placed = os.path.join(self._real[folder], name)
+        # What lies in a folder of the user's may be a link to anywhere, as where stems are looked up.
+        if _below(placed, self._folders):
+            return True
+        real = os.path.realpath(placed) if os.path.islink(placed) else placed
+        return _below(real, (os.path.realpath(self._samples.directory), *self._folders))
 
     def _prompt(self, name: str) -> str:
         entry = self._manifest.find(name) if self._manifest else None
@@ -128,3 +159,7 @@ class Pairing:
 
     def _source(self) -> str:
         return self._manifest.path if self._manifest else "the request"
+
+
+def _below(path: str, folders: Iterable[str]) -> bool:
+    return any(os.path.commonpath((path, folder)) == folder for folder in folders)

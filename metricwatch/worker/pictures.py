@@ -7,7 +7,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from metricwatch.worker.images import Pixels, UnusableImageError, decode, read
+from metricwatch.worker.containers import UnusableImageError
+from metricwatch.worker.images import Pixels, decode, read
 
 
 class Picture:

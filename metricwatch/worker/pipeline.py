@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from metricwatch.errors import TemporaryError
 from metricwatch.worker.batches import BatchMaker, LoadedBatch
 from metricwatch.worker.feature_cache import FeatureCache
 from metricwatch.worker.images import decode_threads
@@ -17,6 +18,8 @@ from metricwatch.worker.read_ahead import ReadAhead
 # Of one batch with its partners, before resizing: bounds the memory that large pictures take (12 bytes a pixel as
 # float32).
 _BATCH_PIXELS = 32_000_000
+# The reason for a file that is good: another time it will be scored.
+NO_ROOM = "there is no memory to decode it"
 
 
 class Pipeline:
@@ -44,12 +47,13 @@ class Pipeline:
         skip(path, reason) hears of each that is not readable, or lacks a partner. A file that cannot be read is told
         once, for that alone: its partners no longer matter.
 
-        When the GPU has no room, the batch is halved and tried again, for the rest of this pass; when one image
-        alone does not fit, TemporaryError: the training job may need less later. Unless `patient`, the extractor has
-        failed then, as one that raises anything else has: its metrics end, the others go on.
+        When the GPU or the machine has no room, the batch is halved and tried again, for the rest of this pass; when
+        one image alone does not fit, TemporaryError: the training job may need less later. Unless `patient`, the
+        extractor has failed then, as one that raises anything else has: its metrics end, the others go on; and an image
+        that could not be decoded is skipped for NO_ROOM.
         """
         maker = BatchMaker(plan, self._cache, self._device, self._batch_size, patient=patient)
-        for chunk in self._chunks(items, plan, skip, advance):
+        for chunk in self._chunks(items, plan, skip, advance, patient=patient):
             yield from maker.batches(chunk)
             advance(len(chunk))
         self._cache.note_use()
@@ -60,7 +64,10 @@ class Pipeline:
         plan: Plan,
         skip: Callable[[str, str], None],
         advance: Callable[[int], None],
+        *,
+        patient: bool,
     ) -> Iterator[list[Prepared]]:
+        size = self._batch_size
         paths = [path for item in items for path in (item.path, *item.partners.values())]
         preparer = Preparer(plan, Pictures(paths, self._max_pixels), self._cache)
         reader = ReadAhead(
@@ -71,7 +78,14 @@ class Pipeline:
             threads=decode_threads(),
         )
         open_chunks: dict[object, list[Prepared]] = {}
-        for prepared in reader:
+        for result in reader:
+            prepared = result
+            if prepared.no_room:
+                # What waits to fill a batch takes memory, too.
+                yield from open_chunks.values()
+                open_chunks.clear()
+                size = max(1, size // 2)
+                prepared = _again(preparer, prepared.item, patient=patient)
             for path, reason in prepared.skipped:
                 skip(path, reason)
             if not prepared.usable:
@@ -82,7 +96,7 @@ class Pipeline:
                 yield open_chunks.pop(prepared.likeness)
                 chunk = open_chunks.setdefault(prepared.likeness, [])
             chunk.append(prepared)
-            if len(chunk) == self._batch_size:
+            if len(chunk) >= size:
                 yield open_chunks.pop(prepared.likeness)
             elif sum(each.area for some in open_chunks.values() for each in some) > _BATCH_PIXELS:
                 # Many unlike items wait: the memory they take together is bounded as well.
@@ -91,3 +105,13 @@ class Pipeline:
         yield from open_chunks.values()
         self.decodes += preparer.decodes
         self.found += preparer.found
+
+
+def _again(preparer: Preparer, item: Item, *, patient: bool) -> Prepared:
+    """An item for which there was no room. Raises TemporaryError when there is none now, unless that was often so."""
+    prepared = preparer.prepare(item)
+    if prepared.no_room:
+        if patient:
+            raise TemporaryError(f"{item.path}: {NO_ROOM}")
+        prepared.skipped.append((item.path, NO_ROOM))
+    return prepared

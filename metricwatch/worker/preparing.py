@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from metricwatch.api import Need
+from metricwatch.worker.containers import UnusableImageError
 from metricwatch.worker.feature_cache import FeatureCache, Row
-from metricwatch.worker.images import Pixels, UnusableImageError
+from metricwatch.worker.images import Pixels
 from metricwatch.worker.pictures import Picture, Pictures
 from metricwatch.worker.plan import Features, Item, Measure, Plan, Role
 
@@ -17,12 +18,13 @@ from metricwatch.worker.plan import Features, Item, Measure, Plan, Role
 class Prepared:
     """An item after reading. pixels hold the pictures that something still has to be computed from.
 
-    usable is False for an item whose image could not be read. digests are of the files' contents, by role, the
-    partners that could be read included. skipped tells what was left out, and why.
+    usable is False for an item whose image could not be read; no_room: for lack of memory alone. digests are of the
+    files' contents, by role, the partners that could be read included. skipped tells what was left out, and why.
     """
 
     item: Item
     usable: bool = True
+    no_room: bool = False
     digests: dict[Role, bytes] = field(default_factory=dict)
     pixels: dict[Role, Pixels] = field(default_factory=dict)
     features: dict[Features, Row] = field(default_factory=dict)
@@ -64,9 +66,11 @@ class Preparer:
         self.found = 0
 
     def prepare(self, item: Item) -> Prepared:
-        """Read, look up, decode. Never raises for a file that is not usable."""
+        """Read, look up, decode. Never raises for a file that is not usable. May be called again for an item."""
         try:
             prepared = self._prepare(item)
+        except MemoryError:
+            prepared = Prepared(item=item, usable=False, no_room=True)
         finally:
             self._pictures.done()
         with self._lock:

@@ -7,8 +7,11 @@ import json
 import os
 import time
 from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from metricwatch import faults
 from metricwatch.api import Arrays
@@ -16,6 +19,8 @@ from metricwatch.worker.log import LogLine
 
 # A writer that is alive has renamed its file long before.
 _ABANDONED_SECONDS = 86_400
+# A ZIP whose count of members is damaged is good for its reader, and lacks the last ones.
+_NAMES = "names_of_all"
 
 
 class ReferenceCache:
@@ -41,6 +46,7 @@ class ReferenceCache:
             # Reading to the end makes zipfile check each member's CRC.
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
+            _check_names(arrays)
         except FileNotFoundError:
             return None
         except Exception as error:  # noqa: BLE001 - zipfile, zlib and numpy raise what they like on damaged files
@@ -55,7 +61,7 @@ class ReferenceCache:
     def save(self, key: str, arrays: Arrays) -> None:
         def write(path: str) -> None:
             with open(path, "wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the arrays for options
+                np.savez(file, **arrays, **{_NAMES: np.array(sorted(arrays))})  # type: ignore[arg-type]  # its stub takes the arrays for options
 
         self._write(f"{key}.npz", write)
         self._sweep()
@@ -66,15 +72,17 @@ class ReferenceCache:
             return None
         try:
             with open(self._path(f"seen-{identity}.json"), encoding="utf-8") as file:
-                digest = json.load(file)["digest"]
-        except (OSError, ValueError, KeyError, TypeError):
+                document = json.load(file)
+            digest = document["digest"]
+            good = document["check"] == _check(identity, digest)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return digest if isinstance(digest, str) and digest else None
+        return str(digest) if good else None
 
     def remember_digest(self, identity: str, digest: str) -> None:
         def write(path: str) -> None:
             with open(path, "w", encoding="utf-8") as file:
-                json.dump({"digest": digest}, file)
+                json.dump({"digest": digest, "check": _check(identity, digest)}, file)
 
         self._write(f"seen-{identity}.json", write)
 
@@ -115,6 +123,17 @@ class ReferenceCache:
             )
             with contextlib.suppress(OSError):
                 os.unlink(aside)
+
+
+def _check_names(arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Take the list of names out of arrays. Raises ValueError when it does not fit the others."""
+    if arrays.pop(_NAMES, np.array([])).tolist() != sorted(arrays):
+        raise ValueError("arrays are missing")
+
+
+def _check(identity: str, digest: str) -> str:
+    """A wrong digest would not cost time but begin new series."""
+    return blake2b(f"{identity} {digest}".encode(), digest_size=8).hexdigest()
 
 
 def _is_kept(entry: os.DirEntry[str]) -> bool:

@@ -20,7 +20,7 @@ from metricwatch.errors import InputError, TemporaryError
 from metricwatch.worker.batches import LoadedBatch
 from metricwatch.worker.images import READ_ERROR, decode_threads
 from metricwatch.worker.log import LogLine
-from metricwatch.worker.pipeline import Pipeline
+from metricwatch.worker.pipeline import NO_ROOM, Pipeline
 from metricwatch.worker.plan import Features, Item, Plan, digest_of
 from metricwatch.worker.progress import Progress
 from metricwatch.worker.reference_cache import ReferenceCache
@@ -93,8 +93,12 @@ class References:
         self._digests: dict[str, str] = {}
         self._kept: OrderedDict[str, Arrays] = OrderedDict()
 
-    def get(self, path: str, wanted: list[Wanted], progress: Progress) -> dict[str, Reference | Exception]:
+    def get(
+        self, path: str, wanted: list[Wanted], progress: Progress, *, patient: bool = True
+    ) -> dict[str, Reference | Exception]:
         """For each wanted metric, by name, its statistics or the error that stood in their way.
+
+        patient: as in Pipeline.run().
 
         Raises InputError when the reference as a whole cannot be used, TemporaryError when it changed meanwhile.
         """
@@ -114,8 +118,10 @@ class References:
                 self._keep(key, arrays)
                 known[key] = arrays
         if missing:
-            make = self._from_file if source.is_file else self._from_images
-            made = make(source, list(missing.values()), progress)
+            if source.is_file:
+                made = self._from_file(source, list(missing.values()), progress)
+            else:
+                made = self._from_images(source, list(missing.values()), progress, patient=patient)
             if look(path).fingerprint != source.fingerprint:
                 self._looked.pop(path, None)
                 raise TemporaryError(f"the reference {path} changed while it was being read")
@@ -186,8 +192,13 @@ class References:
         return made
 
     def _tell(self, skipped: Sequence[tuple[str, str]]) -> None:
-        """Log what was left out. Raises TemporaryError for a file that can be read after all."""
+        """Log what was left out.
+
+        Raises TemporaryError for a file that can be read after all, InputError for one that there was NO_ROOM for.
+        """
         for path, reason in skipped:
+            if reason == NO_ROOM:
+                raise InputError(f"the reference image {path}: {reason}")
             if reason.startswith(READ_ERROR) and os.access(path, os.R_OK):
                 raise TemporaryError(f"the reference image {path} {reason}")
         for path, reason in skipped[:_LOGGED]:
@@ -195,7 +206,9 @@ class References:
         if len(skipped) > _LOGGED:
             self._log("warning", "more reference images left out", images=str(len(skipped) - _LOGGED))
 
-    def _from_images(self, source: Source, wanted: list[Wanted], progress: Progress) -> dict[str, Arrays | Exception]:
+    def _from_images(
+        self, source: Source, wanted: list[Wanted], progress: Progress, *, patient: bool
+    ) -> dict[str, Arrays | Exception]:
         progress.phase("reading the reference", len(source.files))
         skipped: list[tuple[str, str]] = []
         metrics = {item.name: item.make() for item in wanted}
@@ -211,6 +224,7 @@ class References:
             plan,
             skip=lambda path, reason: skipped.append((path, reason)),
             advance=progress.advance,
+            patient=patient,
         ):
             for item in wanted:
                 if item.name in made:

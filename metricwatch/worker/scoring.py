@@ -9,14 +9,16 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import torch
 
 from metricwatch import catalog
 from metricwatch.api import Batch, Metric, Need, PerImageMetric, Value, listed
 from metricwatch.errors import ConfigError, PluginError
 from metricwatch.records import Score, ScoreState
-from metricwatch.worker.batches import LoadedBatch
+from metricwatch.worker.batches import LoadedBatch, is_no_room
 from metricwatch.worker.feature_cache import Row
 from metricwatch.worker.loading import Extractor, Extractors
+from metricwatch.worker.log import one_line
 from metricwatch.worker.plan import PARTNER_KINDS, Features, Measure, Role, digest_of
 from metricwatch.worker.references import Reference, Wanted
 from metricwatch.worker.values import well_formed
@@ -155,7 +157,7 @@ class Scoring:
         if not rows:
             return
         part = whole.select(rows)
-        measured = [np.asarray(numbers, dtype=np.float64) for numbers in metric.measure(part)]
+        measured = [np.asarray(numbers, dtype=np.float64) for numbers in _measured(metric, part)]
         metric.take(part.names, [row.tolist() for row in measured])
         metric.attend(part)
         keys = batch.measure_keys[self.name]
@@ -251,7 +253,7 @@ class Scoring:
                 higher_is_better=self.metric_class is not None and self.metric_class.spec.rises(value.key),
                 stderr=value.stderr,
                 state=value.state,
-                detail=value.detail,
+                detail=one_line(value.detail),
                 series=_series(value.key, provenance),
                 provenance=provenance,
             )
@@ -274,6 +276,18 @@ class Scoring:
         if self.reference:
             found["reference_digest"] = self.reference.digest
         return found
+
+
+def _measured(metric: PerImageMetric, part: Batch) -> list[Sequence[float]]:
+    """The numbers of each image of a batch, which is halved as often as there is no room for its measuring."""
+    try:
+        return list(metric.measure(part))
+    except Exception as error:
+        if not is_no_room(error) or len(part) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(part) // 2
+    return [*_measured(metric, part.select(range(half))), *_measured(metric, part.select(range(half, len(part))))]
 
 
 def group(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> list[Scoring]:

@@ -174,3 +174,51 @@ def test_a_killed_writer_leaves_a_file_that_can_be_read(tmp_path: Path) -> None:
     found = bench.cache.load([key(number) for number in range(51)])
     assert len(found) == 51
     assert not bench.events
+
+
+def test_a_file_with_any_byte_wrong_gives_right_rows_or_none(tmp_path: Path) -> None:
+    """A wrong pointer in an index gives a good row under another row's key."""
+    rows = {key(number): row(number, 24) for number in range(120)}
+    cache = Bench(tmp_path).cache
+    cache.save(rows)
+    cache._db.close()
+    file = tmp_path / FILE_NAME
+    good = file.read_bytes()
+    chance = np.random.default_rng(0)
+    lost = 0
+    for _ in range(400):
+        bad = bytearray(good)
+        bad[chance.integers(len(bad))] ^= 1 << chance.integers(8)
+        for each in tmp_path.iterdir():
+            each.unlink()
+        file.write_bytes(bad)
+        bench = Bench(tmp_path)
+        found = bench.cache.load(list(rows))
+        for name, numbers in found.items():
+            np.testing.assert_array_equal(numbers, rows[name])
+        lost += len(found) < len(rows)
+        assert len(bench.events) <= 1
+        bench.cache._drop()
+    assert lost > 100
+
+
+@pytest.mark.parametrize("left", [0, 50, 100, 4096, 6000, 20_000])
+def test_a_file_cut_short_costs_its_rows_and_no_more(tmp_path: Path, left: int) -> None:
+    cache = Bench(tmp_path).cache
+    cache.save({key(number): row(number) for number in range(50)})
+    cache._db.close()
+    os.truncate(tmp_path / FILE_NAME, left)
+    bench = Bench(tmp_path)
+    found = bench.cache.load([key(number) for number in range(50)])
+    assert all((found[name] == row(int.from_bytes(name, "big"))).all() for name in found)
+    bench.cache.save({key(1): row(1)})
+    assert set(bench.cache.load([key(1)])) == {key(1)}
+    assert len(bench.events) <= 1
+
+
+def test_a_directory_in_the_files_place_costs_one_warning(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+    bench = Bench(tmp_path)
+    for number in range(3):
+        bench.cache.save({key(number): row(number)})
+    assert bench.events == ["features cannot be kept: what is scored again is computed again"]

@@ -16,6 +16,7 @@ from PIL import Image
 from metricwatch import catalog
 from metricwatch.api import Batch, Metric, MetricSpec, ScoreState, Value
 from metricwatch.errors import TemporaryError
+from metricwatch.metrics.lpips import StLpips
 from metricwatch.worker import batches, images
 from metricwatch.worker.engines import EagerEngine
 from metricwatch.worker.reference_cache import ReferenceCache
@@ -102,7 +103,7 @@ def test_a_style_that_many_share_goes_through_the_network_once_a_batch(samples: 
     write_crops(tmp_path / "style", 1, side=48, seed=9)
     lines = [{"image": f"{index:04d}.png", "style": "../style/0000.png"} for index in range(6)]
     (samples / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    shared = Bench().evaluate(samples, "st_gram_style_loss")
+    shared = Bench().evaluate(samples, "st_gram_style_loss", style=tmp_path / "style")
     assert shared.work["decodes"] == 7
     # Batches of 5 and 1.
     assert shared.work["passes st-vgg16"] == 6 + 2
@@ -244,3 +245,121 @@ def test_kept_statistics_do_not_grow_without_end(tmp_path: Path) -> None:
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept >= {"s0.npz", "s9.npz"}
     assert len(kept) == 3
+
+
+def test_kept_statistics_with_any_byte_wrong_are_right_or_absent(tmp_path: Path) -> None:
+    lines: list[str] = []
+    cache = ReferenceCache(str(tmp_path), lambda _level, event, /, **_: lines.append(event))
+    arrays = {"mu": np.arange(20.0), "sigma": np.eye(5)}
+    cache.save("s", arrays)
+    cache.remember_digest("i", "0123456789abcdef")
+    for name in ("s.npz", "seen-i.json"):
+        file = tmp_path / name
+        good = file.read_bytes()
+        for place in range(len(good)):
+            bad = bytearray(good)
+            bad[place] ^= 1 << place % 8
+            file.write_bytes(bad)
+            found = cache.load("s")
+            if found is not None:
+                assert found.keys() == arrays.keys()
+                assert all((found[key] == arrays[key]).all() for key in arrays)
+            assert cache.digest_of("i") in {None, "0123456789abcdef"}
+        file.write_bytes(good)
+    assert cache.load("s") is not None
+    assert cache.digest_of("i") == "0123456789abcdef"
+    assert set(lines) == {"kept reference statistics are damaged: computing them anew"}
+
+
+# --- no room for a moment ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("network", MemoryError()),
+        ("maps", torch.cuda.OutOfMemoryError("no room")),
+        ("pictures", torch.cuda.OutOfMemoryError("no room")),
+        ("measuring", MemoryError()),
+    ],
+)
+def test_a_batch_that_finds_no_room_is_halved_and_gives_the_same_scores(
+    samples: Path, reference: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception
+) -> None:
+    request = {"reference": reference, "content": samples.parent / "content"}
+    write_crops(samples.parent / "content", 6, side=48, seed=5)
+    expected = Bench().evaluate(samples, FD, "st_lpips", **request)
+    owner, name = {
+        "network": (EagerEngine, "features"),
+        "maps": (EagerEngine, "layers"),
+        "pictures": (batches.BatchMaker, "_tensors"),
+        "measuring": (StLpips, "measure"),
+    }[place]
+    real = getattr(owner, name)
+    sizes: list[int] = []
+
+    def cramped(self: object, pictures: object) -> object:
+        sizes.append(len(pictures))
+        if len(pictures) > (4 if place == "maps" else 2):
+            raise error
+        return real(self, pictures)
+
+    monkeypatch.setattr(owner, name, cramped)
+    found = Bench().evaluate(samples, FD, "st_lpips", **request)
+    assert max(sizes) > 4, "it was tried as a whole first"
+    for one, other in zip(found.scores, expected.scores, strict=True):
+        assert (one.images, one.state) == (6, ScoreState.OK)
+        assert one.value == pytest.approx(other.value, rel=1e-5)
+
+
+class Decoder:
+    """Decodes as ever but for one file, for which memory is lacking so many times."""
+
+    def __init__(self, path: Path, times: int) -> None:
+        self._content = path.read_bytes()
+        self.left = times
+
+    def __call__(self, content: bytes, max_pixels: int) -> images.Pixels:
+        if content == self._content and self.left:
+            self.left -= 1
+            raise MemoryError
+        return images.decode(content, max_pixels)
+
+
+def test_a_picture_that_finds_no_room_once_is_decoded_when_there_is(
+    samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Bench().evaluate(samples, "ssim", content=samples)
+    decoder = Decoder(samples / "0003.png", 1)
+    monkeypatch.setattr("metricwatch.worker.pictures.decode", decoder)
+    found = Bench().evaluate(samples, "ssim", content=samples)
+    assert (decoder.left, found.images, found.skipped) == (0, 6, ())
+    assert found.scores[0].value == expected.scores[0].value
+
+
+def test_a_picture_without_room_is_waited_for_and_left_out_in_the_end(
+    samples: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left out at once, the score would be of other images than the one before."""
+    decoder = Decoder(samples / "0003.png", 1000)
+    monkeypatch.setattr("metricwatch.worker.pictures.decode", decoder)
+    with pytest.raises(TemporaryError, match=r"0003.png: there is no memory to decode it"):
+        Bench().evaluate(samples, "ssim", content=samples)
+    found = Bench().evaluate(samples, "ssim", content=samples, patient=False)
+    assert [(Path(item.path).name, item.reason) for item in found.skipped] == [
+        ("0003.png", "there is no memory to decode it")
+    ]
+    assert found.images == 5
+
+
+def test_a_reference_is_never_made_without_a_picture_that_found_no_room(
+    samples: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metricwatch.worker.pictures.decode", Decoder(reference / "0003.png", 1000))
+    request = {"reference": reference, "content": samples}
+    with pytest.raises(TemporaryError, match="no memory to decode"):
+        Bench().evaluate(samples, FD, "ssim", **request)
+    found = Bench().evaluate(samples, FD, "ssim", **request, patient=False)
+    assert only(found, FD).state is ScoreState.FAILED
+    assert only(found, FD).detail == f"the reference image {reference / '0003.png'}: there is no memory to decode it"
+    assert only(found, "ssim").state is ScoreState.OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,8 @@ def test_the_configured_manifest_serves_sets_without_one_of_their_own(
     manifest = write_manifest(tmp_path, {f"{index:04d}": f"samples/{index:04d}.png" for index in range(4)})
     found = only(Bench().evaluate(samples, "ssim", manifest=manifest), "ssim")
     assert found.value == pytest.approx(1.0)
-    write_manifest(samples, {f"{index:04d}.png": f"../content/{index:04d}.png" for index in range(4)})
+    others = {f"{index:04d}.png": f"../content/{index:04d}.png" for index in range(4)}
+    write_manifest(samples, others)
     assert only(Bench().evaluate(samples, "ssim", manifest=manifest), "ssim").value < 0.9
 
 
@@ -101,3 +103,65 @@ def test_the_manifest_is_part_of_the_snapshot(samples: Path) -> None:
     write_manifest(samples, {"0000.png": "0001.png", "0001.png": "0000.png"})
     with pytest.raises(ChangedError):
         Bench().evaluate(samples, "ssim", digest=digest)
+
+
+# --- what a training job may name ------------------------------------------------------------------------------
+
+
+def outside(folder: Path) -> str:
+    return f"points outside {folder}; name its folder as pairs.content or pairs.style"
+
+
+@pytest.mark.parametrize("way", ["up", "absolute", "link to a file", "link to a folder", "a folder of like name"])
+def test_the_sets_own_manifest_names_nothing_outside_but_the_others_go_on(
+    samples: Path, tmp_path: Path, way: str
+) -> None:
+    """The job that writes it may be anybody's; what it names is read and becomes part of a score."""
+    secret = write_crops(tmp_path / "samples-secret", 1, side=32, seed=9) / "0000.png"
+    (samples / "file.png").symlink_to(secret)
+    (samples / "folder").symlink_to(secret.parent)
+    named = {
+        "up": "../samples-secret/0000.png",
+        "absolute": str(secret),
+        "link to a file": "file.png",
+        "link to a folder": "folder/0000.png",
+        "a folder of like name": f"{samples}-secret/0000.png",
+    }[way]
+    write_manifest(samples, {"0000.png": named, "0001.png": "0001.png", "0002.png": "./x/../0002.png"})
+    evaluation = Bench().evaluate(samples, "ssim", members=("0000.png", "0001.png", "0002.png"))
+    score = only(evaluation, "ssim")
+    assert (score.images, score.value) == (2, pytest.approx(1.0))
+    (skipped,) = evaluation.skipped
+    assert skipped.path == str(samples / "0000.png")
+    assert outside(samples) in skipped.reason
+
+
+def test_where_all_it_names_lies_outside_the_state_says_what_to_do(samples: Path, content: Path) -> None:
+    write_manifest(samples, {"0000.png": "../content/0000.png"})
+    score = only(Bench().evaluate(samples, "ssim"), "ssim")
+    assert score.state is ScoreState.NO_PAIRS
+    assert outside(samples) in score.detail
+    found = only(Bench().evaluate(samples, "ssim", style=content), "ssim")
+    assert found.state is ScoreState.OK, "a folder of the request, of whatever kind"
+
+
+def test_what_the_user_put_into_a_folder_of_theirs_may_be_a_link(samples: Path, content: Path, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "a.png").symlink_to(content / "0000.png")
+    (tmp_path / "way").symlink_to(links)
+    write_manifest(samples, {"0000.png": "../links/a.png", "0001.png": "../way/a.png"})
+    assert only(Bench().evaluate(samples, "ssim", content=tmp_path / "way"), "ssim").images == 2
+
+
+def test_the_configured_manifest_names_what_it_likes_and_opens_its_own_folder(
+    samples: Path, content: Path, tmp_path: Path
+) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    manifest = write_manifest(lists, {"0000.png": "../content/0000.png", "0001.png": str(content / "0001.png")})
+    assert only(Bench().evaluate(samples, "ssim", manifest=manifest), "ssim").images == 2
+    shutil.copy(content / "0000.png", lists / "a.png")
+    own = write_manifest(samples, {"0000.png": "../lists/a.png", "0001.png": "../content/0001.png"})
+    assert only(Bench().evaluate(samples, "ssim", manifest=manifest), "ssim").images == 1
+    assert only(Bench().evaluate(samples, "ssim", manifest=own), "ssim").images == 2, "it is the user's own now"

@@ -7,15 +7,19 @@ import time
 from datetime import timedelta
 
 import pytest
+import structlog
 
 from metricwatch.config.watching import WatchEntry
+from metricwatch.errors import LedgerError
 from metricwatch.records import Run
 from metricwatch.store.db import Database
 from metricwatch.store.ledger import Ledger
 from metricwatch.testing.clock import FakeClock
-from metricwatch.watch.events import EventHints
+from metricwatch.watch import stage, tree
+from metricwatch.watch.events import EventHints, Hints
 from metricwatch.watch.scan import concerns
 from metricwatch.watch.stage import Watcher
+from tests.support.job import wait_until
 
 RUN = Run(key="name:x/night", name="night")
 TTL = timedelta(minutes=2)
@@ -74,6 +78,18 @@ _DEFAULTS = {
     "markers": (".done", "_SUCCESS"),
     "step_pattern": None,
 }
+
+
+def await_new_time(path) -> None:
+    """Return when what happens now gets a later time than what happened to this path: the kernel's clock ticks."""
+    probe = path.parent / ".probe"
+
+    def later() -> bool:
+        probe.unlink(missing_ok=True)
+        probe.touch()
+        return probe.stat().st_ctime_ns > path.stat().st_ctime_ns
+
+    wait_until(later, seconds=5, what="the clock of files")
 
 
 @pytest.fixture
@@ -315,8 +331,9 @@ def test_events_bring_a_look_long_before_the_rescan(scene):
 def test_a_directory_renamed_into_place_needs_no_quiet_time(scene):
     s = scene(events=True, rescan=timedelta(hours=1), settle=timedelta(hours=1))
     s.watcher.tick()
-    s.write(".writing/a.png")
-    (s.root / ".writing").rename(s.root / "1000")
+    writing = s.write(".writing/a.png").parent
+    await_new_time(writing)
+    writing.rename(s.root / "1000")
     recorded = 0
     deadline = time.monotonic() + 10
     while not recorded and time.monotonic() < deadline:
@@ -413,3 +430,242 @@ def test_a_restart_does_not_look_into_what_it_knows(scene, monkeypatch):
     again.start()
     again.tick()
     assert len(looked) <= 16
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["with a marker", "by quiet"])
+def test_what_a_full_disk_refused_is_recorded_when_there_is_room_again(scene, marked):
+    s = scene()
+    for step in range(1, 400):
+        s.write(f"{step}000/a.png")
+        if marked:
+            s.write(f"{step}000/.done")
+    connection = s.db._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages + 2}").fetchone()
+    with pytest.raises(LedgerError, match="full"):
+        s.settle()
+    assert not s.watcher.settled()
+    with pytest.raises(LedgerError, match="full"):
+        s.look(6)
+    assert s.db.read("SELECT * FROM snapshots") == []
+    connection.execute("PRAGMA max_page_count = 1000000").fetchone()
+    s.write("9000/a.png", b"rewritten while the disk was full")
+    assert s.settle() + s.settle() == [(step * 1000, 1, 1) for step in range(1, 400)]
+    assert s.watcher.settled()
+
+
+def test_a_commit_that_failed_and_was_done_all_the_same_is_not_repeated(scene):
+    """As after an I/O error behind the write-ahead log: the ledger has the row, the watcher was told that it has not."""
+    s = scene()
+    s.write("1000/a.png")
+    s.look()
+    s.look(6)
+    del s.watcher._sources[0].known[1000]
+    s.write("1000/b.png")
+    assert s.settle() == [(1000, 1, 1)]
+    assert s.settle() == [(1000, 2, 2)]
+
+
+def test_a_hint_of_a_rename_that_comes_late_does_not_settle_the_next_write(scene):
+    """The directory came whole; since then the job has begun to write into it."""
+    s = scene()
+    moved = s.write(".writing/a.png").parent
+    await_new_time(moved)
+    moved.rename(s.root / "1000")
+    assert s.settle() == [(1000, 1, 1)]
+    await_new_time(s.root / "1000")
+    (s.root / "1000" / "a.png").write_bytes(b"half of it")
+    s.hints.take = lambda: Hints(touched={f"{s.root}/1000"}, renamed={f"{s.root}/1000"})
+    s.clock.advance(1)
+    assert s.watcher.tick() == 0
+
+
+def test_a_marker_that_a_copy_brought_before_the_images_does_not_count(scene):
+    """rsync keeps times: the marker is younger than every image, and is there before them."""
+    s = scene()
+    marker = s.write("1000/.done", b"", at=2_000_000_000)
+    await_new_time(marker)
+    s.write("1000/a.png", at=1_000_000_000)
+    assert s.look() == 0
+    s.write("1000/b.png", at=1_000_000_000)
+    assert s.settle() == [(1000, 1, 2)]
+
+
+def test_a_rewrite_with_fewer_images_by_a_clock_set_back_is_a_new_revision(scene):
+    s = scene()
+    for name in "abc":
+        s.write(f"1000/{name}.png", at=2_000_000_000)
+    assert s.settle() == [(1000, 1, 3)]
+    (s.root / "1000" / "c.png").unlink()
+    for name in "ab":
+        s.write(f"1000/{name}.png", b"rewritten", at=1_000_000_000)
+    assert s.settle() == [(1000, 2, 2)]
+
+
+def test_an_image_under_a_temporary_name_asks_for_more_patience_but_not_for_ever(scene):
+    s = scene()
+    s.write("1000/a.png")
+    s.write("1000/b.png.part", b"its writer died")
+    s.look()
+    assert s.look(50) == 0
+    assert s.look(11) == 1
+
+
+@pytest.mark.parametrize("layout", ["{}/a.png", "{}_a.png"], ids=["directories", "flat"])
+def test_a_change_within_the_same_tick_of_a_coarse_clock_is_found(scene, monkeypatch, layout):
+    """A step comes right after a look, and the folder's time stays what it was: some file systems count in seconds."""
+    stamp = (1, 1, 1, 1)
+    monkeypatch.setattr(tree, "stamp_of", lambda directory: stamp)
+    s = scene()
+    s.write(layout.format(1000))
+    s.look()
+    s.write(layout.format(2000))
+    s.look(1)
+    s.look(1.5)
+    assert [step for step, *_ in s.settle()] == [1000, 2000]
+
+
+def test_an_image_added_within_the_same_tick_of_its_directory_is_found(scene, monkeypatch):
+    monkeypatch.setattr("metricwatch.watch.stage._FEWEST_LOOKED_INTO", 0)
+    s = scene()
+    s.write("1000/a.png")
+    s.write("1000/.done")
+    moment = s.root.stat().st_mtime_ns
+    os.utime(s.root / "1000", ns=(moment, moment))
+    assert s.look() == 1
+    s.write("1000/b.png")
+    os.utime(s.root / "1000", ns=(moment, moment))
+    s.look(3)
+    assert s.look(6) == 1
+
+
+@pytest.mark.parametrize("layout", ["{}/a.png", "{}_a.png"], ids=["directories", "flat"])
+def test_an_idle_rescan_lists_nothing_and_looks_into_a_few(scene, monkeypatch, layout):
+    s = scene()
+    for step in range(1, 200):
+        s.write(layout.format(f"{step:03d}000"))
+    assert len(s.settle()) == 199
+    for _ in range(3):
+        s.look(10)
+    listed, looked = [], []
+    scandir, look_into = os.scandir, stage.look_into
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    monkeypatch.setattr(stage, "look_into", lambda *args: looked.append(args) or look_into(*args))
+    monkeypatch.setattr(s.watcher, "_has_moved", lambda source, step: False)
+    s.look(10)
+    assert len(looked) == 16
+    assert str(s.root) not in listed
+    s.write(layout.format("900000"))
+    s.look(10)
+    assert s.look(6) == 1
+
+
+def test_a_link_whose_target_comes_later_is_found(scene, tmp_path):
+    """Its coming moves no time of the folder that the link is in."""
+    s = scene()
+    (s.root / "1000").symlink_to(tmp_path / "elsewhere")
+    (s.root / "2000_a.png").symlink_to(tmp_path / "one.png")
+    for _ in range(3):
+        assert s.settle() == []
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").write_bytes(b"image")
+    (tmp_path / "one.png").write_bytes(b"image")
+    assert s.settle() == [(1000, 1, 1), (2000, 1, 1)]
+
+
+def test_strange_names_are_handled_or_named_once(scene):
+    s = scene()
+    s.write("1000\n'\"\x1b[m/a\n.png")
+    s.write("2000\t\\_a.png")
+    s.write("nothing\nto see/a.png")
+    for name in (b"/step_3000_\xff", b"/step_4000_\xff\n"):
+        os.mkdir(os.fsencode(s.root) + name)
+    s.write("5000/a.png")
+    with open(os.fsencode(s.root) + b"/5000/\xff\n.png", "wb") as file:
+        file.write(b"image")
+    with structlog.testing.capture_logs() as logs:
+        assert s.settle() == [(1000, 1, 1), (2000, 1, 1), (5000, 1, 2)]
+        assert s.settle() == []
+    warned = [line for line in logs if line["log_level"] == "warning"]
+    assert sorted(line["reason"].partition(" carries")[0] for line in warned) == [
+        "its name",
+        "its name is not UTF-8",
+        "its name is not UTF-8",
+    ]
+
+
+def test_thousands_of_names_without_a_step_do_not_fill_the_log(scene):
+    s = scene()
+    for n in range(100):
+        s.write(f"picture_{chr(97 + n % 26)}{'x' * (n // 26)}/a.png")
+    with structlog.testing.capture_logs() as logs:
+        assert s.settle() == []
+    assert len(logs) == 21
+    assert logs[-1]["event"] == "watch.no_more_reports"
+
+
+def test_a_folder_deleted_and_made_anew_is_listened_to_again(scene, tmp_path):
+    """A job that begins again with `rm -r samples` must not leave the daemon to its rescans."""
+    s = scene(events=True)
+    s.look()
+    s.root.rmdir()
+    s.look(10)
+    # Another directory may get the inode of the one that went.
+    (tmp_path / "other").mkdir()
+    s.root.mkdir()
+    s.look(10)
+    s.write("1000/a.png")
+    s.write("1000/.done")
+
+    def recorded() -> bool:
+        s.clock.advance(0.01)
+        return s.watcher.tick() == 1
+
+    wait_until(recorded, seconds=10, what="an event")
+
+
+class SlowDisk(FakeClock):
+    """Time passes whenever somebody asks for it: every look takes seconds."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        self.advance(self.seconds)
+        return super().monotonic()
+
+
+def test_a_slow_file_system_is_looked_at_less_often_and_that_is_said_once(scene):
+    s = scene()
+    s.clock = s.watcher._clock = SlowDisk()
+    s.write("1000/a.png")
+    s.settle()
+    SlowDisk.seconds = 1.0
+    refreshed = []
+    refresh = s.watcher._sources[0].tree.refresh
+    s.watcher._sources[0].tree.refresh = lambda now: refreshed.append(now) or refresh(now)
+    began = s.clock.monotonic()
+    with structlog.testing.capture_logs() as logs:
+        while s.clock.monotonic() < began + 1000:
+            s.watcher.tick()
+    SlowDisk.seconds = 0.0
+    took = 4.0
+    assert len(refreshed) * took <= 1000 * 0.05 + took
+    assert len(refreshed) > 5
+    assert [line["event"] for line in logs] == ["watch.rescan_slowed"]
+
+
+@pytest.mark.parametrize("layout", ["{}/a.png", "{}_a.png"], ids=["directories", "flat"])
+def test_what_is_renamed_over_a_known_name_is_found_by_the_next_rescan(scene, monkeypatch, layout):
+    """However many other steps are to be asked first: the listing shows another inode."""
+    s = scene()
+    s.write(layout.format(1000))
+    assert s.settle() == [(1000, 1, 1)]
+    for _ in range(2):
+        s.look(10)
+    monkeypatch.setattr(s.watcher, "_in_turn", lambda source: set())
+    s.write(layout.format(".writing"), b"another")
+    name = layout.format(1000).partition("/")[0]
+    if (s.root / name).is_dir():
+        (s.root / name).rename(s.root / ".old")
+    (s.root / layout.format(".writing").partition("/")[0]).rename(s.root / name)
+    assert s.settle() == [(1000, 2, 1)]
