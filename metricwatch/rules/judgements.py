@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -31,15 +32,23 @@ class StepState:
     detail: str = ""
 
 
+class Judge(ABC):
+    """Looks at the evaluations of a series one after the other, in the order of their steps."""
+
+    @abstractmethod
+    def next(self, item: Observation, before: StepState | None) -> StepState:
+        """What the rule says at this evaluation; before is what it said at the one before, None at the first."""
+
+
 def calm(item: Observation, note: str) -> StepState:
     """The state where a rule looked and found nothing."""
     return StepState(id=item.id, step=item.step, state=AlertState.INACTIVE, note=note, value=item.value)
 
 
-def unjudged(item: Observation, note: str, before: Sequence[StepState]) -> StepState:
+def unjudged(item: Observation, note: str, before: StepState | None) -> StepState:
     """The state where there is too little to judge by: as before, and the note says why."""
-    if before and before[-1].state is AlertState.FIRING:
-        return replace(before[-1], id=item.id, step=item.step, value=item.value, note=f"still firing; {note}")
+    if before is not None and before.state is AlertState.FIRING:
+        return replace(before, id=item.id, step=item.step, value=item.value, note=f"still firing; {note}")
     return calm(item, note)
 
 

@@ -10,51 +10,47 @@ from math import hypot
 from metricwatch.config.rules import MovesRule
 from metricwatch.records import AlertState, Direction, ScoreState
 from metricwatch.rules.comparable import obstacle
-from metricwatch.rules.judgements import StepState, calm, points, unjudged
+from metricwatch.rules.judgements import Judge, StepState, calm, points, unjudged
 from metricwatch.rules.observations import Observation
 
 
-def judge(rule: MovesRule, series: Sequence[Observation]) -> list[StepState]:
-    """The rule's state after each evaluation of a series ordered by step.
+class MovesJudge(Judge):
+    """The rule's state after each evaluation of a series.
 
     The state at a step depends on that step and earlier ones alone. An evaluation without a value, of another
     series, of other pairs, or with an image count more than 2% off the window's others is not comparable: the window
     starts anew. While it fills, what fired before goes on firing: an alert ends when it is seen to be over, not when
     nobody can tell.
     """
-    states: list[StepState] = []
-    window: list[Observation] = []
-    for item in series:
+
+    def __init__(self, rule: MovesRule) -> None:
+        self._rule = rule
+        self._window: list[Observation] = []
+
+    def next(self, item: Observation, before: StepState | None) -> StepState:
         if item.state is not ScoreState.OK or item.value is None:
-            window = []
-            states.append(unjudged(item, f"not comparable: {item.state.value}", states))
-            continue
-        kept = window[-(rule.across - 1) :]
+            self._window = []
+            return unjudged(item, f"not comparable: {item.state.value}", before)
+        kept = self._window[-(self._rule.across - 1) :]
         why_not = obstacle(kept, item)
-        window = [item] if why_not else [*kept, item]
-        if len(window) < rule.across:
-            filling = f"window {len(window)} of {rule.across}"
-            note = f"not comparable: {why_not}; {filling}" if why_not else filling
-            states.append(unjudged(item, note, states))
-            continue
-        found = movement(rule, window)
+        self._window = [item] if why_not else [*kept, item]
+        if len(self._window) < self._rule.across:
+            filling = f"window {len(self._window)} of {self._rule.across}"
+            return unjudged(item, f"not comparable: {why_not}; {filling}" if why_not else filling, before)
+        found = movement(self._rule, self._window)
         if found is None:
-            states.append(calm(item, "moved no further than the bound"))
-            continue
-        states.append(
-            StepState(
-                id=item.id,
-                step=item.step,
-                state=AlertState.FIRING,
-                direction=found.direction,
-                change=found.change,
-                threshold=rule.moves,
-                value=item.value,
-                window=points(window),
-                moved=points((found.start, found.end)),
-            )
+            return calm(item, "moved no further than the bound")
+        return StepState(
+            id=item.id,
+            step=item.step,
+            state=AlertState.FIRING,
+            direction=found.direction,
+            change=found.change,
+            threshold=self._rule.moves,
+            value=item.value,
+            window=points(self._window),
+            moved=points((found.start, found.end)),
         )
-    return states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

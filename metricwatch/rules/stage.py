@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from metricwatch.clock import Clock, to_ms
 from metricwatch.config.rules import Rule
 from metricwatch.records import Alert, AlertState, Point, Run
 from metricwatch.rules.judgements import StepState
-from metricwatch.rules.observations import Observation, from_scores
-from metricwatch.rules.states import Episode, episodes, evaluate
+from metricwatch.rules.observations import from_scores
+from metricwatch.rules.states import Episode, Walk
 from metricwatch.store.alerts import Alerts, RuleMark, RuleState
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
@@ -20,8 +20,8 @@ from metricwatch.store.scores import Scores
 class Rules:
     """The only writer of rule states and alerts.
 
-    What a rule says is a function of the whole series, so late and rewritten evaluations need no special case:
-    the states are computed anew and only what differs from the ledger is written, and sent.
+    What a rule says is a function of the whole series: late and rewritten evaluations have it walked anew, and only
+    what differs from the ledger is written, and sent. While evaluations come in order the walk goes on where it was.
     """
 
     def __init__(
@@ -35,6 +35,8 @@ class Rules:
         self._alerts = Alerts(db)
         self._scores = Scores(db)
         self._deliveries = Deliveries(db)
+        # By run and rule: how far it has come along a series that has only been added to.
+        self._walks: dict[tuple[str, str], Walk] = {}
 
     def start(self) -> None:
         """Note which rules are new: what they would have said about older scores is history, not news."""
@@ -94,21 +96,30 @@ class Rules:
         return (mark, newest) if mark is not None and newest > mark.up_to_score else None
 
     def _evaluate(self, run: Run, rule: Rule, mark: RuleMark, newest: int) -> None:
-        series = from_scores(self._scores.series(run.key, rule.metric))
-        states = evaluate(rule, series)
+        # Taken out until all is written: a walk that has gone further than the ledger is of no use.
+        walk = self._walks.pop((run.key, rule.name), None)
+        arrived = self._scores.arrived(run.key, rule.metric, after=mark.up_to_score)
+        before: Mapping[int, RuleState] = {}
+        if walk is None or walk.at is None or arrived[0].step <= walk.at.step:
+            walk = Walk(rule)
+            arrived = self._scores.series(run.key, rule.metric)
+            before = self._alerts.states(run.key, rule.name)
+        states = [walk.go(item) for item in from_scores(arrived)]
         with self._db.transaction("rule"):
-            self._write_states(run, rule, states, newest)
-            changed = self._write_alerts(run, rule, mark, series, episodes(states))
-            if changed:
+            self._write_states(run, rule, before, states, newest)
+            if self._write_alerts(run, rule, mark, walk):
                 self._tag(run, rule, states[-1], newest)
             self._alerts.set_mark(
                 run.key,
                 rule.name,
                 RuleMark(definition=mark.definition, since_score=mark.since_score, up_to_score=newest),
             )
+        walk.settle()
+        self._walks[run.key, rule.name] = walk
 
-    def _write_states(self, run: Run, rule: Rule, states: Sequence[StepState], newest: int) -> None:
-        before = self._alerts.states(run.key, rule.name)
+    def _write_states(
+        self, run: Run, rule: Rule, before: Mapping[int, RuleState], states: Sequence[StepState], newest: int
+    ) -> None:
         changed = []
         for state in states:
             old = before.get(state.step)
@@ -144,20 +155,13 @@ class Rules:
                 now=now,
             )
 
-    def _write_alerts(
-        self,
-        run: Run,
-        rule: Rule,
-        mark: RuleMark,
-        series: Sequence[Observation],
-        found: Sequence[Episode],
-    ) -> bool:
+    def _write_alerts(self, run: Run, rule: Rule, mark: RuleMark, walk: Walk) -> bool:
         """Reconcile recorded alerts with the episodes of the series; True when an alert began or ended."""
         now = self._clock.now()
         recorded = self._alerts.of_rule(run.key, rule.name)
         matched: set[int] = set()
         changed = False
-        for episode in found:
+        for episode in walk.episodes():
             same = [a for a in recorded if a.id not in matched and _same(a, episode)]
             # One that is still open in both comes first: there must never be two open ones.
             is_open = episode.resolved_step is None
@@ -188,8 +192,8 @@ class Rules:
         for alert in recorded:
             if alert.state is AlertState.FIRING and alert.id not in matched:
                 reason = "withdrawn: later arrivals changed the history"
-                last = series[-1]
-                self._alerts.resolve(alert.id, step=last.step, value=last.value, reason=reason, now=now)
+                step, value = (walk.at.step, walk.at.value) if walk.at else (None, None)
+                self._alerts.resolve(alert.id, step=step, value=value, reason=reason, now=now)
                 changed = True
         return changed
 

@@ -1,6 +1,6 @@
 """From a series to states and episodes: pure functions, so that replay and the daemon cannot disagree.
 
-Each kind of rule has a file with a function judge(rule, series).
+Each kind of rule has a file with its judge.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from metricwatch.config.rules import MovesRule, Rule, StateRule
 from metricwatch.records import AlertState, Direction, WindowPoint
-from metricwatch.rules import moves, no_value
-from metricwatch.rules.judgements import StepState
+from metricwatch.rules.judgements import Judge, StepState
+from metricwatch.rules.moves import MovesJudge
+from metricwatch.rules.no_value import NoValueJudge
 from metricwatch.rules.observations import Observation
 
 
@@ -37,29 +38,59 @@ class Episode:
     reason: str = ""
 
 
+class Walk:
+    """A rule on its way along a series: what it says at each evaluation, and the episodes so far.
+
+    It keeps the window and the episodes, not the series, and so that going on costs the same after ten thousand
+    evaluations as after ten. There is no way back: what arrives late needs a new walk.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self._judge = _judge(rule)
+        self._fired: StepState | None = None
+        self._ended: list[Episode] = []
+        self._settled = 0
+        # The last evaluation and what the rule said there; None before the first.
+        self.at: Observation | None = None
+        self.state: StepState | None = None
+
+    def go(self, item: Observation) -> StepState:
+        """Look at the next evaluation. Raises ValueError for one whose step does not follow the last."""
+        if self.at is not None and item.step <= self.at.step:
+            raise ValueError(f"step {item.step} comes after step {self.at.step} in a series ordered by step")
+        self.at = item
+        self.state = state = self._judge.next(item, self.state)
+        if self._fired is not None and state.direction != self._fired.direction:
+            # A change of direction ends one episode and begins another.
+            reason = state.note or f"the movement is now for the {state.direction}"
+            self._ended.append(_episode(self._fired, ended=state, reason=reason))
+            self._fired = None
+        if self._fired is None and state.state is AlertState.FIRING:
+            self._fired = state
+        return state
+
+    def episodes(self) -> list[Episode]:
+        """The stretches of firing since the last settle(), oldest first. One that lasted then is among them."""
+        ended = self._ended[self._settled :]
+        return [*ended, _episode(self._fired)] if self._fired is not None else ended
+
+    def settle(self) -> None:
+        """What episodes() says is written down: those that are over are not asked for again."""
+        self._settled = len(self._ended)
+
+
 def evaluate(rule: Rule, series: Sequence[Observation]) -> list[StepState]:
     """The rule's state after each evaluation of a series ordered by step."""
+    walk = Walk(rule)
+    return [walk.go(item) for item in series]
+
+
+def _judge(rule: Rule) -> Judge:
     match rule:
         case MovesRule():
-            return moves.judge(rule, series)
+            return MovesJudge(rule)
         case StateRule():
-            return no_value.judge(rule, series)
-
-
-def episodes(states: Sequence[StepState]) -> list[Episode]:
-    """The stretches of firing, oldest first. A change of direction ends one and begins another."""
-    found: list[Episode] = []
-    current: StepState | None = None
-    for state in states:
-        if current is not None and state.direction != current.direction:
-            reason = state.note or f"the movement is now for the {state.direction}"
-            found.append(_episode(current, ended=state, reason=reason))
-            current = None
-        if current is None and state.state is AlertState.FIRING:
-            current = state
-    if current is not None:
-        found.append(_episode(current))
-    return found
+            return NoValueJudge(rule)
 
 
 def _episode(fired: StepState, ended: StepState | None = None, reason: str = "") -> Episode:

@@ -35,13 +35,17 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """The newest revision of a step. newest_ns and mtime_ns are the times of its youngest image and its folder."""
+    """The newest revision of a step. newest_ns and mtime_ns are the times of its youngest image and its folder.
+
+    changed_ns is the newest time at which the file system changed one of its images (ctime); 0 where nobody noted it.
+    """
 
     revision: int
     digest: str
     images: int
     newest_ns: int
     mtime_ns: int
+    changed_ns: int = 0
 
 
 class Ledger:
@@ -65,7 +69,7 @@ class Ledger:
     def newest(self, source: str) -> dict[int, Recorded]:
         """Per step of a source: its newest revision."""
         rows = self._db.read(
-            """SELECT step, max(revision) AS revision, digest, images, newest_ns, mtime_ns FROM snapshots
+            """SELECT step, max(revision) AS revision, digest, images, newest_ns, mtime_ns, changed_ns FROM snapshots
                WHERE source = ? GROUP BY step""",
             (source,),
         )
@@ -76,6 +80,7 @@ class Ledger:
                 images=row["images"],
                 newest_ns=row["newest_ns"],
                 mtime_ns=row["mtime_ns"],
+                changed_ns=row["changed_ns"],
             )
             for row in rows
         }
@@ -98,8 +103,9 @@ class Ledger:
         with self._db.transaction("snapshot") as tx:
             row = tx.execute(
                 """INSERT INTO snapshots
-                     (source, run, step, revision, path, members, digest, images, newest_ns, mtime_ns, settled_ms)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id""",
+                     (source, run, step, revision, path, members, digest, images, newest_ns, mtime_ns, changed_ns,
+                      settled_ms)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id""",
                 (
                     source,
                     run,
@@ -111,6 +117,7 @@ class Ledger:
                     recorded.images,
                     recorded.newest_ns,
                     recorded.mtime_ns,
+                    recorded.changed_ns,
                     to_ms(now),
                 ),
             ).fetchone()
@@ -126,6 +133,28 @@ class Ledger:
                 "INSERT INTO jobs (snapshot, state, created_ms) VALUES (?, 'queued', ?)", (row["id"], to_ms(now))
             )
             return int(row["id"])
+
+    def repeat(self, job: int, now: datetime) -> Snapshot | None:
+        """Record the files of a job once more, as the step's next revision, and queue it; None where there is one.
+
+        The worker checks that they are still what they were.
+        """
+        with self._db.transaction("repeat") as tx:
+            row = tx.execute(
+                """INSERT INTO snapshots
+                     (source, run, step, revision, path, members, digest, images, newest_ns, mtime_ns, changed_ns,
+                      settled_ms)
+                   SELECT source, run, step, revision + 1, path, members, digest, images, newest_ns, mtime_ns,
+                     changed_ns, ? FROM snapshots WHERE id = (SELECT snapshot FROM jobs WHERE id = ?)
+                   ON CONFLICT DO NOTHING RETURNING *""",
+                (to_ms(now), job),
+            ).fetchone()
+            if row is None:
+                return None
+            tx.execute(
+                "INSERT INTO jobs (snapshot, state, created_ms) VALUES (?, 'queued', ?)", (row["id"], to_ms(now))
+            )
+            return _snapshot(row)
 
     # --- written by the supervisor -------------------------------------------------------------------------
 

@@ -90,6 +90,16 @@ class Scores:
         )
         return [_point(row) for row in rows]
 
+    def arrived(self, run: str, key: str, *, after: int) -> list[SeriesPoint]:
+        """What has arrived of a key in a run since the score with this id, ordered as a series is."""
+        rows = self._db.read(
+            """SELECT id, step, max(revision) AS revision, key, value, stderr, images, state, detail, higher_is_better,
+                 series, provenance FROM scores INDEXED BY scores_by_arrival
+               WHERE run = ? AND key = ? AND id > ? GROUP BY step ORDER BY step""",
+            (run, key, after),
+        )
+        return [_point(row) for row in rows]
+
     def newest(self, run: str, key: str, *, with_value: bool = False) -> SeriesPoint | None:
         """The evaluation of a key at the highest step, its newest revision; with_value: of those that have one."""
         row = self._db.read_one(

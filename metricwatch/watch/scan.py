@@ -35,15 +35,17 @@ class Candidate:
 class Contents:
     """A candidate looked into. activity changes with images, also unfinished ones, and markers; digest with images.
 
-    newest_ns is the modification time of the youngest image, 0 without any. files holds a number for each image as
-    it is, to tell files that went from files that were written. untouched: nothing in the directory has been written
-    since it got its name. unfinished: an image is there under a temporary name.
+    newest_ns is the modification time of the youngest image, changed_ns the newest time at which the file system
+    changed one; 0 without any. files holds a number for each image as it is, to tell files that went from files that
+    were written. untouched: nothing in the directory has been written since it got its name. unfinished: an image is
+    there under a temporary name.
     """
 
     activity: str
     digest: str
     images: int
     newest_ns: int
+    changed_ns: int
     members: tuple[str, ...] | None
     files: bytes
     marked: bool
@@ -101,6 +103,7 @@ def look_into(candidate: Candidate, markers: Sequence[str]) -> Contents | None:
             digest=digest,
             images=len(candidate.members),
             newest_ns=_newest(candidate.members),
+            changed_ns=_changed(candidate.members),
             members=tuple(entry.name for entry in candidate.members),
             files=_numbers(candidate.members),
             marked=candidate.marked,
@@ -120,6 +123,7 @@ def look_into(candidate: Candidate, markers: Sequence[str]) -> Contents | None:
         digest=listing.fingerprint(parts),
         images=len(listing.images(entries)),
         newest_ns=_newest(parts),
+        changed_ns=_changed(parts),
         members=None,
         files=_numbers(parts),
         marked=not unfinished and _vouched_for(parts, [entry for entry in entries if entry.name in markers]),
@@ -133,8 +137,7 @@ def _vouched_for(parts: Sequence[FileEntry], marks: Sequence[FileEntry]) -> bool
 
     By both times: a copy that keeps modification times may bring the marker before the images.
     """
-    written = max((entry.ctime_ns for entry in parts), default=0)
-    return any(mark.mtime_ns >= _newest(parts) and mark.ctime_ns >= written for mark in marks)
+    return any(mark.mtime_ns >= _newest(parts) and mark.ctime_ns >= _changed(parts) for mark in marks)
 
 
 def _matters(name: str, markers: Sequence[str]) -> bool:
@@ -144,6 +147,10 @@ def _matters(name: str, markers: Sequence[str]) -> bool:
 
 def _newest(parts: Iterable[FileEntry]) -> int:
     return max((entry.mtime_ns for entry in parts), default=0)
+
+
+def _changed(parts: Iterable[FileEntry]) -> int:
+    return max((entry.ctime_ns for entry in parts), default=0)
 
 
 def _numbers(parts: Iterable[FileEntry]) -> bytes:

@@ -12,6 +12,7 @@ from metricwatch.clock import Clock
 from metricwatch.config.watching import WatchEntry
 from metricwatch.store.db import Database
 from metricwatch.store.ledger import Ledger, Recorded
+from metricwatch.store.retries import Retries
 from metricwatch.watch.events import EventHints
 from metricwatch.watch.scan import Candidate, Contents, locate, look_into, only_gone
 from metricwatch.watch.source import Settled, Source
@@ -35,6 +36,7 @@ class Watcher:
     def __init__(self, db: Database, entries: Sequence[WatchEntry], hints: EventHints, clock: Clock) -> None:
         self._db = db
         self._ledger = Ledger(db)
+        self._retries = Retries(db)
         self._entries = entries
         self._hints = hints
         self._clock = clock
@@ -56,7 +58,7 @@ class Watcher:
         # All are told before any is looked at: what the ledger refuses for one must not lose the others' events.
         for source in self._sources:
             source.take(hints)
-        recorded = sum(self._tick(source) for source in self._sources)
+        recorded = self._score_again() + sum(self._tick(source) for source in self._sources)
         # Told only now: before, another thread could see a step as settled whose job is not queued yet.
         self._settled = all(source.scanned and not source.unsettled() for source in self._sources)
         return recorded
@@ -76,6 +78,19 @@ class Watcher:
 
     def close(self) -> None:
         self._hints.close()
+
+    def _score_again(self) -> int:
+        """Give steps that a person wants scored once more a new revision of the same files; returns how many."""
+        jobs = self._retries.requested("revision")
+        for job in jobs:
+            with self._db.transaction("retry-revision"):
+                recorded = self._ledger.repeat(job, self._clock.now())
+                self._retries.done("revision", job)
+            for source in self._sources:
+                if recorded is not None and recorded.source == source.entry.source:
+                    known = source.known[recorded.step]
+                    source.known[recorded.step] = replace(known, revision=recorded.revision)
+        return len(jobs)
 
     def _tick(self, source: Source) -> int:
         now = self._clock.monotonic()
@@ -228,6 +243,7 @@ class Watcher:
             images=contents.images,
             newest_ns=contents.newest_ns,
             mtime_ns=candidate.mtime_ns,
+            changed_ns=contents.changed_ns,
         )
 
     def _add(self, source: Source, found: Settled, recorded: Recorded) -> int | None:
@@ -246,5 +262,8 @@ def _only_removed(known: Recorded, files: bytes | None, contents: Contents) -> b
     """True when images have gone and none was written: rotation or clean-up, not a rewrite of the step."""
     if contents.images >= known.images:
         return False
+    if files is not None:
+        return only_gone(files, contents.files)
     # Not looked into since the start: only the times can tell.
-    return contents.newest_ns <= known.newest_ns if files is None else only_gone(files, contents.files)
+    unchanged = not known.changed_ns or contents.changed_ns <= known.changed_ns
+    return unchanged and contents.newest_ns <= known.newest_ns

@@ -124,10 +124,6 @@ class Night:
         os.mkdir(os.fsencode(root) + b"/step_7_\xff")
         (root / "latest").mkdir()
         self.writer = Writer(root, lambda: round(self.clock.now().timestamp() * 1e9), self.hints.tell)
-        # Fewer images with older times than those recorded, first seen after a restart: the ledger keeps too little to
-        # tell such a rewrite from a clean-up. A running watcher can.
-        backdated = trace.jumps or any(write.kind == "copied" for job in trace.jobs for write in job)
-        self.writer.never_fewer = bool(trace.restarts and backdated)
         self.run = Run(key=f"name:x/{next(_runs)}", name="night")
         self.entry = WatchEntry.model_construct(
             run=None,

@@ -18,7 +18,7 @@ from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.store.retries import Retries
 from metricwatch.store.scores import Scores
 from metricwatch.testing.clock import FakeClock
-from tests.unit import test_stages, test_supervisor
+from tests.unit import test_stages, test_supervisor, test_watcher
 
 CONFIG = """
 tracking: {uri: "http://mlflow:5000"}
@@ -236,3 +236,23 @@ def test_restore_puts_the_newest_backup_in_place(scene, capsys):
 def test_restore_without_a_backup_says_what_to_do(scene):
     with pytest.raises(InputError, match="there is no backup here; name one with --from FILE"):
         restore.command(config=scene.file, backup=None)
+
+
+def test_a_step_is_scored_once_more_as_a_new_revision_of_the_same_files(tmp_path):
+    scene = test_watcher.Scene(tmp_path / "samples")
+    scene.write("1000/a.png")
+    assert scene.settle() == [(1000, 1, 1)]
+    job = scene.db.read("SELECT id FROM jobs")[0]["id"]
+    Retries(scene.db).request("revision", [job])
+    assert scene.settle() == [(1000, 2, 1)]
+    assert Retries(scene.db).requested("revision") == []
+    digests = {row["digest"] for row in scene.db.read("SELECT digest FROM snapshots")}
+    assert len(digests) == 1
+    # The watcher goes on from there: neither once more, nor with a revision that is taken.
+    assert scene.settle() == []
+    scene.write("1000/b.png")
+    assert scene.settle() == [(1000, 3, 2)]
+    # A request about a step that was rewritten since is nothing to do.
+    Retries(scene.db).request("revision", [job])
+    assert scene.settle() == []
+    scene.db.close()

@@ -12,7 +12,7 @@ from metricwatch.config import MovesRule
 from metricwatch.records import AlertState, ScoreState
 from metricwatch.rules.moves import movement
 from metricwatch.rules.observations import Observation
-from metricwatch.rules.states import episodes, evaluate
+from metricwatch.rules.states import Walk, evaluate
 
 
 def rule(**options) -> MovesRule:
@@ -38,6 +38,14 @@ def series(*values, images=100, stderr=None, higher_is_better=False, name="a") -
 
 def firing(states) -> list[int]:
     return [state.step for state in states if state.state is AlertState.FIRING]
+
+
+def episodes(chosen, history):
+    """What the rule makes of a whole series."""
+    walk = Walk(chosen)
+    for item in history:
+        walk.go(item)
+    return walk.episodes()
 
 
 def test_a_break_fires_at_the_evaluation_that_shows_it():
@@ -152,12 +160,11 @@ def test_an_alert_goes_on_while_nobody_can_tell_and_ends_when_it_is_seen_to_be_o
     states = evaluate(rule(), history)
     assert firing(states) == [5000, 6000, 7000, 8000, 9000, 10000]
     assert states[5].note == "still firing; not comparable: too_few_images"
-    assert [(e.fired_step, e.resolved_step) for e in episodes(states)] == [(5000, 11000)]
+    assert [(e.fired_step, e.resolved_step) for e in episodes(rule(), history)] == [(5000, 11000)]
 
 
 def test_an_episode_runs_from_firing_to_calm_and_turns_with_the_direction():
-    states = evaluate(rule(), series(100, 90, 80, 70, 60, 60, 75, 75, 75, 75, 75))
-    found = episodes(states)
+    found = episodes(rule(), series(100, 90, 80, 70, 60, 60, 75, 75, 75, 75, 75))
     assert [(e.direction, e.fired_step, e.resolved_step) for e in found] == [
         ("better", 5000, 7000),
         ("worse", 7000, 11000),

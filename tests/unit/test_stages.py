@@ -494,3 +494,37 @@ def test_a_run_is_looked_up_once(scene):
         deliver(scene, f"e/{number}", "fid")
         scene.exporter.tick()
     assert scene.sink.found == 1
+
+
+@settings(max_examples=60)
+@given(
+    arrivals=st.lists(
+        st.tuples(st.integers(1, 12), st.sampled_from([None, 10.0, 10.5, 14.0, 20.0])), min_size=1, max_size=25
+    ),
+    together=st.lists(st.integers(1, 4), min_size=1, max_size=5),
+)
+def test_a_daemon_that_walks_on_says_what_one_that_begins_anew_each_time_says(arrivals, together):
+    """Late, rewritten and missing evaluations included, one by one or several at once."""
+    told = []
+    for begins_anew in (False, True):
+        with TemporaryDirectory() as folder:
+            scene = Scene(Path(folder))
+            groups, waiting = iter(together * 25), list(arrivals)
+            scene.configure([moves(across=3)])
+            while waiting:
+                count = next(groups)
+                for step, value in waiting[:count]:
+                    scene.score(1000 * step, value)
+                del waiting[:count]
+                if begins_anew:
+                    scene.configure([moves(across=3)])
+                scene.turn()
+            alerts = [
+                (alert.direction, alert.state, alert.fired_step, alert.resolved_step, alert.window, alert.reason)
+                for alert in scene.alert_log.of_rule(RUN.key, "fid-moved")
+            ]
+            states = scene.alert_log.states(RUN.key, "fid-moved")
+            messages = [(message.event, message.title) for message in scene.team.messages]
+            told.append((alerts, states, scene.curve("alert/fid-moved"), messages))
+            scene.db.close()
+    assert told[0] == told[1]

@@ -16,7 +16,7 @@ from metricwatch.notifiers import email, slack
 from metricwatch.records import AlertState, Evaluation, JobState, Run, Score, ScoreState
 from metricwatch.rules.observations import Observation
 from metricwatch.rules.stage import Rules
-from metricwatch.rules.states import episodes, evaluate
+from metricwatch.rules.states import Walk, evaluate
 from metricwatch.store.alerts import Alerts
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
@@ -52,14 +52,23 @@ def firing(states) -> list[int]:
     return [state.step for state in states if state.state is AlertState.FIRING]
 
 
+def episodes(chosen, history):
+    """What the rule makes of a whole series."""
+    walk = Walk(chosen)
+    for item in history:
+        walk.go(item)
+    return walk.episodes()
+
+
 # --- the judgement -----------------------------------------------------------------------------------------
 
 
 def test_it_fires_when_there_is_no_value_and_ends_with_the_next_one():
-    states = evaluate(rule(), series(OK, COLLAPSED, COLLAPSED, OK))
+    history = series(OK, COLLAPSED, COLLAPSED, OK)
+    states = evaluate(rule(), history)
     assert firing(states) == [2000, 3000]
     assert (states[1].direction, states[1].what, states[1].detail) == ("worse", "has no value: collapsed", DETAIL)
-    (episode,) = episodes(states)
+    (episode,) = episodes(rule(), history)
     assert (episode.fired_step, episode.resolved_step, episode.resolved_value) == (2000, 4000, 30.0)
     assert episode.reason == "it has a value"
 
@@ -75,9 +84,10 @@ def test_any_stands_for_every_state_without_a_value(state):
 
 
 def test_states_that_are_not_named_do_not_count_and_end_it():
-    states = evaluate(rule(["collapsed", "non_finite"]), series(NO_PAIRS, COLLAPSED, NON_FINITE, NO_PAIRS, COLLAPSED))
-    assert firing(states) == [2000, 3000, 5000]
-    first, second = episodes(states)
+    chosen = rule(["collapsed", "non_finite"])
+    history = series(NO_PAIRS, COLLAPSED, NON_FINITE, NO_PAIRS, COLLAPSED)
+    assert firing(evaluate(chosen, history)) == [2000, 3000, 5000]
+    first, second = episodes(chosen, history)
     assert (first.fired_step, first.resolved_step, first.reason) == (
         2000,
         4000,

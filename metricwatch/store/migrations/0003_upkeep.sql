@@ -13,3 +13,6 @@ CREATE TABLE retries (
 
 -- For upkeep, which looks for what arrived long ago.
 CREATE INDEX deliveries_sent ON deliveries (sent_ms) WHERE state = 'sent';
+
+-- The newest time at which the file system changed one of its images: tells images that went from a step written anew.
+ALTER TABLE snapshots ADD COLUMN changed_ns INTEGER NOT NULL DEFAULT 0;
