@@ -130,7 +130,8 @@ class WorkerConfig(Section):
     precision: Literal["exact"] = "exact"
     engine: Literal["auto", "eager"] = "auto"
     batch_size: int = Field(default=32, ge=1)
-    max_pixels: int = Field(default=100_000_000, ge=1)
+    # Above that Pillow refuses by itself.
+    max_pixels: int = Field(default=100_000_000, ge=1, le=178_956_970)
     feature_cache: Size = 2_000_000_000
     idle_exit: PositiveDuration = timedelta(minutes=10)
     recycle_after: int = Field(default=500, ge=1)
