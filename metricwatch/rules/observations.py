@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from metricwatch.records import ScoreState
@@ -28,20 +28,17 @@ class Observation:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-def from_scores(points: Iterable[SeriesPoint]) -> list[Observation]:
-    """The ledger's scores as observations, in the same order."""
-    return [
-        Observation(
-            id=point.id,
-            step=point.step,
-            value=point.score.value,
-            stderr=point.score.stderr,
-            images=point.score.images,
-            higher_is_better=point.score.higher_is_better,
-            series=point.score.series,
-            state=point.score.state,
-            detail=point.score.detail,
-            provenance=point.score.provenance,
-        )
-        for point in points
-    ]
+def observation(point: SeriesPoint) -> Observation:
+    """A score of the ledger as an observation."""
+    return Observation(
+        id=point.id,
+        step=point.step,
+        value=point.score.value,
+        stderr=point.score.stderr,
+        images=point.score.images,
+        higher_is_better=point.score.higher_is_better,
+        series=point.score.series,
+        state=point.score.state,
+        detail=point.score.detail,
+        provenance=point.score.provenance,
+    )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from metricwatch.clock import Clock, to_ms
 from metricwatch.config.rules import Rule
 from metricwatch.records import Alert, AlertState, Point, Run
 from metricwatch.rules.judgements import StepState
-from metricwatch.rules.observations import from_scores
+from metricwatch.rules.observations import observation
 from metricwatch.rules.states import Episode, Walk
 from metricwatch.store.alerts import Alerts, RuleMark, RuleState
 from metricwatch.store.db import Database
@@ -20,8 +22,8 @@ from metricwatch.store.scores import Scores
 class Rules:
     """The only writer of rule states and alerts.
 
-    What a rule says is a function of the whole series: late and rewritten evaluations have it walked anew, and only
-    what differs from the ledger is written, and sent. While evaluations come in order the walk goes on where it was.
+    What a rule says is a function of the whole series: a late or rewritten evaluation has it walked anew, and only what
+    differs from the ledger is written, and sent. While evaluations come in order the walk goes on where it was.
     """
 
     def __init__(
@@ -80,42 +82,59 @@ class Rules:
         work = 0
         for run in self._runs:
             for rule in self._rules:
-                if news := self._new_scores(run, rule):
-                    self._evaluate(run, rule, *news)
+                if mark := self._overtaken(run, rule):
+                    self._evaluate(run, rule, mark)
                     work += 1
         return work
 
     def behind(self) -> bool:
         """True while scores have arrived that a rule has not looked at."""
-        return any(self._new_scores(run, rule) is not None for run in self._runs for rule in self._rules)
+        return any(self._overtaken(run, rule) is not None for run in self._runs for rule in self._rules)
 
-    def _new_scores(self, run: Run, rule: Rule) -> tuple[RuleMark, int] | None:
-        """The rule's mark and the newest score, or None when there is nothing new."""
+    def _overtaken(self, run: Run, rule: Rule) -> RuleMark | None:
+        """How far the rule has come, or None when nothing has arrived since."""
         mark = self._alerts.mark(run.key, rule.name)
         newest = self._scores.newest_id(run.key, rule.metric)
-        return (mark, newest) if mark is not None and newest > mark.up_to_score else None
+        return mark if mark is not None and newest > mark.up_to_score else None
 
-    def _evaluate(self, run: Run, rule: Rule, mark: RuleMark, newest: int) -> None:
+    def _evaluate(self, run: Run, rule: Rule, mark: RuleMark) -> None:
+        """Look at what has arrived, in the order of its arrival: at once or one by one, it comes to the same."""
+        place = run.key, rule.name
         # Taken out until all is written: a walk that has gone further than the ledger is of no use.
-        walk = self._walks.pop((run.key, rule.name), None)
-        arrived = self._scores.arrived(run.key, rule.metric, after=mark.up_to_score)
-        before: Mapping[int, RuleState] = {}
-        if walk is None or walk.at is None or arrived[0].step <= walk.at.step:
-            walk = Walk(rule)
-            arrived = self._scores.series(run.key, rule.metric)
-            before = self._alerts.states(run.key, rule.name)
-        states = [walk.go(item) for item in from_scores(arrived)]
+        walk = self._walks.pop(place, None)
+        if mark.up_to_score < mark.since_score:
+            # The rule is new here: it takes in at one go what was there before it.
+            mark = replace(mark, up_to_score=mark.since_score)
+            walk, states = self._walk(run, rule, mark.since_score)
+            self._write(run, rule, mark, walk, states, in_order=False)
+        elif walk is None:
+            walk, _ = self._walk(run, rule, mark.up_to_score)
+            walk.settle()
+        for point in self._scores.arrived(run.key, rule.metric, after=mark.up_to_score):
+            mark = replace(mark, up_to_score=point.id)
+            in_order = walk.at is None or point.step > walk.at.step
+            if in_order:
+                states = [walk.go(observation(point))]
+            else:
+                walk, states = self._walk(run, rule, point.id)
+            self._write(run, rule, mark, walk, states, in_order=in_order)
+        self._walks[place] = walk
+
+    def _walk(self, run: Run, rule: Rule, up_to: int) -> tuple[Walk, list[StepState]]:
+        """A walk along the series as it was when the score `up_to` had arrived, and what the rule said on the way."""
+        walk = Walk(rule)
+        return walk, [walk.go(observation(point)) for point in self._scores.series(run.key, rule.metric, up_to=up_to)]
+
+    def _write(
+        self, run: Run, rule: Rule, mark: RuleMark, walk: Walk, states: Sequence[StepState], *, in_order: bool
+    ) -> None:
+        before = {} if in_order else self._alerts.states(run.key, rule.name)
         with self._db.transaction("rule"):
-            self._write_states(run, rule, before, states, newest)
-            if self._write_alerts(run, rule, mark, walk):
-                self._tag(run, rule, states[-1], newest)
-            self._alerts.set_mark(
-                run.key,
-                rule.name,
-                RuleMark(definition=mark.definition, since_score=mark.since_score, up_to_score=newest),
-            )
+            self._write_states(run, rule, before, states, mark.up_to_score)
+            if self._write_alerts(run, rule, mark, walk, in_order=in_order):
+                self._tag(run, rule, states[-1], mark.up_to_score)
+            self._alerts.set_mark(run.key, rule.name, mark)
         walk.settle()
-        self._walks[run.key, rule.name] = walk
 
     def _write_states(
         self, run: Run, rule: Rule, before: Mapping[int, RuleState], states: Sequence[StepState], newest: int
@@ -155,17 +174,19 @@ class Rules:
                 now=now,
             )
 
-    def _write_alerts(self, run: Run, rule: Rule, mark: RuleMark, walk: Walk) -> bool:
+    def _write_alerts(self, run: Run, rule: Rule, mark: RuleMark, walk: Walk, *, in_order: bool) -> bool:
         """Reconcile recorded alerts with the episodes of the series; True when an alert began or ended."""
         now = self._clock.now()
         recorded = self._alerts.of_rule(run.key, rule.name)
+        if in_order:
+            # What is over stays over: an evaluation that follows the others ends what lasts, or begins something.
+            recorded = [alert for alert in recorded if alert.state is AlertState.FIRING]
         matched: set[int] = set()
         changed = False
         for episode in walk.episodes():
             same = [a for a in recorded if a.id not in matched and _same(a, episode)]
-            # One that is still open in both comes first: there must never be two open ones.
+            alert = max(same, key=partial(_likeness, episode), default=None)
             is_open = episode.resolved_step is None
-            alert = max(same, key=lambda a: ((a.state is AlertState.FIRING) == is_open, a.id), default=None)
             if alert is not None:
                 matched.add(alert.id)
             if alert is None or (alert.state is AlertState.RESOLVED and is_open):
@@ -225,6 +246,13 @@ def _same(alert: Alert, episode: Episode) -> bool:
     starts_before_end = episode.resolved_step is None or alert.fired_step < episode.resolved_step
     ends_after_start = alert.resolved_step is None or episode.fired_step < alert.resolved_step
     return starts_before_end and ends_after_start
+
+
+def _likeness(episode: Episode, alert: Alert) -> tuple[object, ...]:
+    """Of several alerts that share a step with an episode, the one to which this is the greatest is the same event."""
+    is_open, fires = episode.resolved_step is None, alert.state is AlertState.FIRING
+    # One that is open in both comes first: there must never be two open ones.
+    return is_open and fires, alert.fired_step == episode.fired_step, is_open == fires, alert.id
 
 
 def _story(told: Alert | Episode) -> tuple[object, ...]:

@@ -81,21 +81,23 @@ class Scores:
             )
             return int(row["id"])
 
-    def series(self, run: str, key: str) -> list[SeriesPoint]:
-        """All evaluations of one key in a run, ordered by step, the newest revision of each step."""
+    def series(self, run: str, key: str, *, up_to: int | None = None) -> list[SeriesPoint]:
+        """All evaluations of one key in a run, ordered by step, the newest revision of each step.
+
+        With up_to as they were when the score of that id had arrived.
+        """
         rows = self._db.read(
             """SELECT id, step, max(revision) AS revision, key, value, stderr, images, state, detail, higher_is_better,
-                 series, provenance FROM scores WHERE run = ? AND key = ? GROUP BY step ORDER BY step""",
-            (run, key),
+                 series, provenance FROM scores WHERE run = ? AND key = ? AND (? IS NULL OR id <= ?)
+               GROUP BY step ORDER BY step""",
+            (run, key, up_to, up_to),
         )
         return [_point(row) for row in rows]
 
     def arrived(self, run: str, key: str, *, after: int) -> list[SeriesPoint]:
-        """What has arrived of a key in a run since the score with this id, ordered as a series is."""
+        """What has arrived of a key in a run since the score of that id, in the order of arrival."""
         rows = self._db.read(
-            """SELECT id, step, max(revision) AS revision, key, value, stderr, images, state, detail, higher_is_better,
-                 series, provenance FROM scores INDEXED BY scores_by_arrival
-               WHERE run = ? AND key = ? AND id > ? GROUP BY step ORDER BY step""",
+            "SELECT * FROM scores INDEXED BY scores_by_arrival WHERE run = ? AND key = ? AND id > ? ORDER BY id",
             (run, key, after),
         )
         return [_point(row) for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -496,35 +497,47 @@ def test_a_run_is_looked_up_once(scene):
     assert scene.sink.found == 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=80)
 @given(
     arrivals=st.lists(
         st.tuples(st.integers(1, 12), st.sampled_from([None, 10.0, 10.5, 14.0, 20.0])), min_size=1, max_size=25
     ),
     together=st.lists(st.integers(1, 4), min_size=1, max_size=5),
 )
-def test_a_daemon_that_walks_on_says_what_one_that_begins_anew_each_time_says(arrivals, together):
-    """Late, rewritten and missing evaluations included, one by one or several at once."""
-    told = []
-    for begins_anew in (False, True):
-        with TemporaryDirectory() as folder:
-            scene = Scene(Path(folder))
-            groups, waiting = iter(together * 25), list(arrivals)
-            scene.configure([moves(across=3)])
-            while waiting:
-                count = next(groups)
-                for step, value in waiting[:count]:
-                    scene.score(1000 * step, value)
-                del waiting[:count]
-                if begins_anew:
-                    scene.configure([moves(across=3)])
-                scene.turn()
-            alerts = [
-                (alert.direction, alert.state, alert.fired_step, alert.resolved_step, alert.window, alert.reason)
-                for alert in scene.alert_log.of_rule(RUN.key, "fid-moved")
-            ]
-            states = scene.alert_log.states(RUN.key, "fid-moved")
-            messages = [(message.event, message.title) for message in scene.team.messages]
-            told.append((alerts, states, scene.curve("alert/fid-moved"), messages))
-            scene.db.close()
+# A rewrite splits an episode in two; the second ends in order.
+@example(
+    arrivals=[(1, 10.0), (2, 14.0), (3, 14.0), (4, 20.0), (5, 20.0), (6, 20.0), (4, 14.0), (7, 20.0)], together=[1]
+)
+def test_the_story_is_the_same_however_often_a_daemon_is_restarted_and_however_many_arrive_at_once(arrivals, together):
+    """Late, rewritten and missing evaluations included."""
+    told = [
+        _story(arrivals, groups, begins_anew=anew) for groups, anew in (([1], False), ([1], True), (together, False))
+    ]
     assert told[0] == told[1]
+    assert told[0] == told[2]
+
+
+def _story(arrivals, together, *, begins_anew):
+    """What there is in the end: alerts, states, the curve, messages."""
+    with TemporaryDirectory() as folder:
+        scene = Scene(Path(folder))
+        scene.configure([moves(across=3)])
+        groups, waiting = itertools.cycle(together), list(arrivals)
+        while waiting:
+            count = next(groups)
+            for step, value in waiting[:count]:
+                scene.score(1000 * step, value)
+            del waiting[:count]
+            if begins_anew:
+                scene.configure([moves(across=3)])
+            scene.turn()
+        alerts = [
+            (alert.direction, alert.state, alert.fired_step, alert.resolved_step, alert.window, alert.reason)
+            for alert in scene.alert_log.of_rule(RUN.key, "fid-moved")
+        ]
+        states = scene.alert_log.states(RUN.key, "fid-moved")
+        # What they say is what is known when they leave.
+        messages = sorted((message.event, message.alert.direction) for message in scene.team.messages)
+        curve = scene.curve("alert/fid-moved")
+        scene.db.close()
+    return alerts, states, curve, messages
