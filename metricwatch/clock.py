@@ -7,6 +7,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+# Nothing is put off for longer, whatever a server asks for.
+LONGEST_WAIT = timedelta(hours=1)
+
 
 class Clock(Protocol):
     """now() is wall time in UTC and may jump; monotonic() is seconds that only grow."""

@@ -14,7 +14,7 @@ import structlog
 from metricwatch import catalog
 from metricwatch.alerts.stage import AlertDispatcher
 from metricwatch.api import Notifier, Sink
-from metricwatch.clock import Clock, SteadyClock, SystemClock
+from metricwatch.clock import LONGEST_WAIT, Clock, SteadyClock, SystemClock
 from metricwatch.config.options import bind_options
 from metricwatch.config.schema import Config
 from metricwatch.errors import LedgerUnavailableError, WorkerError
@@ -86,6 +86,7 @@ class App:
         self.db = Database.open(config.state)
         self._closers.append(self.db.close)
         self._clock = _steady(self._wall, self.db)
+        self.db.cap_waits(self._clock.now() + LONGEST_WAIT)
         runs = list({entry.target.key: entry.target for entry in config.watch}.values())
         sinks = {config.tracking.sink: load_sink(config)}
         notifiers = load_notifiers(config)
@@ -150,6 +151,9 @@ class App:
         """
         jobs, deliveries, notifications = Ledger(self.db), Deliveries(self.db), NotificationLog(self.db)
         scores = Scores(self.db)
+        # Before the count: what is tried again is no failure of before.
+        self.supervisor.take_requests()
+        self.exporter.take_requests()
         before, failed_before, rejected_before = jobs.job_counts(), scores.failed(), deliveries.rejections()
         self.watcher.only_present = True
         self.supervisor.most_attempts = _ATTEMPTS_ONCE

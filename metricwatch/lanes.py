@@ -56,7 +56,10 @@ class _Trouble:
 class _Lane:
     """One thread: ticks its stages while they find work, then sleeps until woken."""
 
-    def __init__(self, name: str, ticks: Sequence[Tick], stop: threading.Event, trouble: _Trouble) -> None:
+    def __init__(
+        self, name: str, ticks: Sequence[Tick], stop: threading.Event, trouble: _Trouble, period: float
+    ) -> None:
+        self._period = period
         self._ticks = ticks
         self._stop = stop
         self._trouble = trouble
@@ -83,7 +86,8 @@ class _Lane:
                     continue
                 self._trouble.over(self.thread.name)
                 if idle:
-                    self._woken.wait()
+                    # With a limit: the scheduler's timer is the wall clock's, which may be set back.
+                    self._woken.wait(self._period)
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             self.failure = error
             self._stop.set()
@@ -99,7 +103,7 @@ class Lanes:
     def __init__(self, lanes: Mapping[str, Sequence[Tick]], *, period: float, stop: threading.Event) -> None:
         self._stop = stop
         self._trouble = _Trouble()
-        self._lanes = [_Lane(name, ticks, stop, self._trouble) for name, ticks in lanes.items()]
+        self._lanes = [_Lane(name, ticks, stop, self._trouble, period) for name, ticks in lanes.items()]
         self._scheduler = BackgroundScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )

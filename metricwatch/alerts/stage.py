@@ -10,9 +10,9 @@ import structlog
 from metricwatch import faults
 from metricwatch.alerts.message import Event, compose
 from metricwatch.api import Notifier
-from metricwatch.clock import Clock, backoff, from_ms
+from metricwatch.clock import LONGEST_WAIT, Clock, backoff, from_ms
 from metricwatch.config.rules import Rule
-from metricwatch.errors import PermanentError, TemporaryError
+from metricwatch.errors import LedgerError, PermanentError, TemporaryError
 from metricwatch.records import Alert, Notification
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
@@ -72,6 +72,7 @@ class AlertDispatcher:
             with self._db.transaction("retry-notification"):
                 self._log.put_back(notification, self._clock.now())
                 self._retries.done("notification", notification)
+                self._log.fail_unknown(self._notifiers)
         return len(notifications)
 
     def _announce(self) -> int:
@@ -106,6 +107,9 @@ class AlertDispatcher:
             faults.reached("notification:unsent")
             notifier.send(self._compose(pending))
             faults.reached("notification:unmarked")
+        except LedgerError:
+            # Ours, not the notifier's: the message still waits.
+            raise
         except TemporaryError as error:
             self._postpone(pending, error)
         except PermanentError as error:
@@ -135,6 +139,8 @@ class AlertDispatcher:
             log.error("notification.failed", notifier=pending.notifier, rule=pending.alert.rule, reason=str(error))
             return
         wait = error.retry_after or backoff(pending.attempts + 1, first=_FIRST_RETRY, most=_MOST_RETRY)
+        # Those behind it wait as well.
+        wait = min(wait, LONGEST_WAIT)
         self._log.postpone(pending.id, str(error), now + wait)
         seconds = wait.total_seconds()
         log.warning("notification.postponed", notifier=pending.notifier, reason=str(error), seconds=seconds)

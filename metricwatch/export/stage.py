@@ -10,11 +10,11 @@ import structlog
 
 from metricwatch import faults
 from metricwatch.api import Sink
-from metricwatch.clock import Clock, backoff
+from metricwatch.clock import LONGEST_WAIT, Clock, backoff
 from metricwatch.errors import LedgerError, PermanentError, RunGoneError, TemporaryError
 from metricwatch.records import Delivery, Point
 from metricwatch.store.db import Database
-from metricwatch.store.deliveries import LONGEST_WAIT, Deliveries
+from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.retries import Retries
 
@@ -48,9 +48,9 @@ class Exporter:
 
         Raises LedgerError when the outcome cannot be noted: the batch stays pending and goes again, which is harmless.
         """
-        return self._put_back() + sum(self._drain(name, sink) for name, sink in self._sinks.items())
+        return self.take_requests() + sum(self._drain(name, sink) for name, sink in self._sinks.items())
 
-    def _put_back(self) -> int:
+    def take_requests(self) -> int:
         """Queue again what a person wants sent again."""
         deliveries = self._retries.requested("delivery")
         for delivery in deliveries:
@@ -165,11 +165,12 @@ class Exporter:
             return known.id
         remote = sink.find_run(run)
         faults.reached("run-found:unmarked")
-        if file is not None:
-            self._id_files[key] = file
         if known is None or known.id != remote.id:
             self._deliveries.remember_remote_run(name, key, remote)
             log.info("run.found", sink=name, run=run.name, id=remote.id, **({"url": remote.url} if remote.url else {}))
+        # After the commit only: else what the ledger still says would be believed of the new file.
+        if file is not None:
+            self._id_files[key] = file
         return remote.id
 
     def _postpone(self, batch: Sequence[Delivery], error: TemporaryError) -> None:

@@ -30,7 +30,9 @@ def make(ledger: Path, now: datetime) -> Path:
     aside = target.with_suffix(".part")
     try:
         target.parent.mkdir(exist_ok=True)
-        aside.unlink(missing_ok=True)
+        # Also what earlier ones left that were killed in the middle.
+        for part in target.parent.glob("ledger-*.part*"):
+            part.unlink(missing_ok=True)
         copy_to(ledger, aside)
         faults.reached("backup:unnamed")
         aside.rename(target)
@@ -45,7 +47,8 @@ def prune(state: Path, keep: int) -> int:
     """Remove all but the newest backups; returns how many."""
     surplus = all_of(state)[:-keep] if keep else all_of(state)
     for path in surplus:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
     return len(surplus)
 
 
@@ -60,13 +63,12 @@ def restore(state: Path, backup: Path, now: datetime) -> Path | None:
         fresh.unlink(missing_ok=True)
         copy_to(backup, fresh)
         _check(fresh)
-        aside = None
-        if ledger.exists():
-            aside = ledger.with_name(f"{LEDGER}.damaged-{now:%Y%m%dT%H%M%S}")
-            # With its write-ahead log, which belongs to it and would spoil another file.
-            for suffix in ("-wal", "-shm", ""):
-                if (part := Path(f"{ledger}{suffix}")).exists():
-                    part.rename(f"{aside}{suffix}")
+        old = ledger.with_name(f"{LEDGER}.damaged-{now:%Y%m%dT%H%M%S}")
+        aside = old if ledger.exists() else None
+        # Also where the ledger is gone: its write-ahead log would be played into the file that takes its name.
+        for suffix in ("-wal", "-shm", ""):
+            if (part := Path(f"{ledger}{suffix}")).exists():
+                part.rename(f"{old}{suffix}")
         fresh.rename(ledger)
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(f"{backup}: cannot restore from it: {error}") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from metricwatch import faults
-from metricwatch.clock import from_ms
+from metricwatch.clock import from_ms, to_ms
 from metricwatch.errors import LedgerDamagedError, LedgerError, LedgerUnavailableError
 from metricwatch.store import backups, schema
 
@@ -39,6 +39,7 @@ _TIMES = (
     ("alerts", "fired_ms"),
     ("alerts", "resolved_ms"),
     ("notifications", "created_ms"),
+    ("upkeep", "done_ms"),
 )
 
 
@@ -146,6 +147,8 @@ class Database:
             inode = self.path.stat().st_ino
         except FileNotFoundError:
             inode = None
+        except OSError as error:
+            raise LedgerUnavailableError(f"{self.path}: {error.strerror}") from error
         if inode != self._inode:
             raise LedgerDamagedError(
                 f"{self.path}: the ledger was removed or replaced while the daemon ran; it stops here"
@@ -160,13 +163,27 @@ class Database:
             if free > _MOST_FREE_PAGES and free > pages * _MOST_FREE:
                 self._connection.execute("VACUUM")
             self._connection.execute("PRAGMA optimize")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            # Somebody who reads keeps the log from being cut: next time, then. Everything else waits for this lock.
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
 
     def newest_time(self) -> datetime:
         """The newest moment that anything was recorded at; 1970 for a ledger in which nothing is."""
         newest = " UNION ALL ".join(f"SELECT max({column}) FROM {table}" for table, column in _TIMES)  # noqa: S608
         rows = self.read(newest)
         return from_ms(max(row[0] or 0 for row in rows))
+
+    def cap_waits(self, until: datetime) -> None:
+        """Let nothing wait for longer: a clock that was ahead may have set a wait's end years from now."""
+        with self.transaction("waits") as tx:
+            for table, state in (("jobs", "queued"), ("deliveries", "pending"), ("notifications", "pending")):
+                tx.execute(
+                    f"UPDATE {table} SET not_before_ms = :until WHERE state = '{state}' AND not_before_ms > :until",  # noqa: S608 - constants
+                    {"until": to_ms(until)},
+                )
 
     def close(self) -> None:
         with self._lock:
@@ -202,6 +219,9 @@ def _create(path: Path) -> None:
     """Make a new ledger aside and rename it: a file of this name is never one that was not begun properly."""
     if backups.newest(path.parent) is not None:
         raise LedgerDamagedError(f"{path}: the ledger is gone, and its backups are here. {_advice(path)}")
+    for suffix in ("-wal", "-shm"):
+        # What a ledger that was removed left behind would be played into the new one.
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
     aside = path.with_suffix(".new")
     aside.unlink(missing_ok=True)
     try:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from metricwatch.clock import from_ms, to_ms
 from metricwatch.records import Delivery, Point, RemoteRun
 from metricwatch.store.db import Database
-
-# No delivery is postponed for longer, whatever a server asks for.
-LONGEST_WAIT = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +88,7 @@ class Deliveries:
             )
 
     def postpone(self, deliveries: Sequence[Delivery], reason: str, until: datetime) -> None:
-        """Try those of them that are still pending again, not before `until`, at most LONGEST_WAIT away."""
+        """Try those of them that are still pending again, not before `until`."""
         with self._db.transaction("send-later") as tx:
             tx.executemany(
                 """UPDATE deliveries SET attempts = attempts + 1, not_before_ms = ?, reason = ?
@@ -108,12 +105,23 @@ class Deliveries:
             )
 
     def put_back(self, delivery: int) -> None:
-        """Queue one that was rejected as if it were new. Its points are what they were."""
+        """Queue one that was rejected as if it were new, without the tags that later deliveries of its run set anew."""
         with self._db.transaction("redeliver") as tx:
+            row = tx.execute(
+                "SELECT sink, run, tags FROM deliveries WHERE id = ? AND state = 'rejected'", (delivery,)
+            ).fetchone()
+            if row is None:
+                return
+            later = tx.execute(
+                "SELECT tags FROM deliveries WHERE sink = ? AND run = ? AND id > ? AND tags <> '{}'",
+                (row["sink"], row["run"], delivery),
+            )
+            overtaken = {key for each in later for key in json.loads(each["tags"])}
+            tags = {key: value for key, value in json.loads(row["tags"]).items() if key not in overtaken}
             tx.execute(
-                """UPDATE deliveries SET state = 'pending', attempts = 0, not_before_ms = 0, reason = ''
-                   WHERE id = ? AND state = 'rejected'""",
-                (delivery,),
+                """UPDATE deliveries SET state = 'pending', attempts = 0, not_before_ms = 0, reason = '', tags = ?
+                   WHERE id = ?""",
+                (json.dumps(tags), delivery),
             )
 
     def remote_run(self, sink: str, run: str) -> RemoteRun | None:

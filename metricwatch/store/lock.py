@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from metricwatch.errors import LedgerError, LockedError
+from metricwatch.errors import LedgerError, LedgerUnavailableError, LockedError
 
 FILE_NAME = "daemon.lock"
 
@@ -48,6 +48,8 @@ class DaemonLock:
             there = os.stat(self._path)
         except FileNotFoundError:
             there = None
+        except OSError as error:
+            raise LedgerUnavailableError(f"{self._path}: {error.strerror}") from error
         ours = os.fstat(self._fd)
         if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
             raise LedgerError(

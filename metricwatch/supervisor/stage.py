@@ -135,7 +135,7 @@ class Supervisor:
         self._bury()
         work = self._listen()
         self._look_after()
-        return work + self._put_back() + self._assign()
+        return work + self.take_requests() + self._assign()
 
     def close(self) -> None:
         """Stop the worker; the job at work is queued again without a mark against it."""
@@ -342,7 +342,7 @@ class Supervisor:
         if why:
             log.error("job.quarantined", run=self._name(job), step=job.snapshot.step, reason=why)
 
-    def _put_back(self) -> int:
+    def take_requests(self) -> int:
         """Queue again what a person wants tried again."""
         jobs = self._retries.requested("job")
         for job in jobs:

@@ -9,7 +9,7 @@ import structlog
 
 from metricwatch.clock import Clock
 from metricwatch.config.schema import Retention
-from metricwatch.errors import LedgerError
+from metricwatch.errors import LedgerError, LedgerUnavailableError
 from metricwatch.store import backups
 from metricwatch.store.db import Database
 from metricwatch.store.housekeeping import Housekeeping
@@ -30,6 +30,7 @@ class Upkeep:
         self._runs = runs
         self._clock = clock
         self._next_look = 0.0
+        self._next_backup = 0.0
 
     def tick(self) -> int:
         """Back up and remove what is due; returns how many rows were removed. Each call does a small part."""
@@ -39,8 +40,12 @@ class Upkeep:
         removed = self._store.remove_deliveries(before=self._clock.now() - self._retention.deliveries)
         removed += self._remove_runs()
         if removed == 0:
-            self._db.compact()
             self._next_look = self._clock.monotonic() + _LOOK_SECONDS
+            try:
+                self._db.compact()
+            except LedgerUnavailableError as error:
+                # It takes room for a copy. Who only writes a row has enough.
+                log.warning("ledger.not_compacted", reason=str(error), seconds=_LOOK_SECONDS)
         return removed
 
     def _back_up(self) -> None:
@@ -50,11 +55,15 @@ class Upkeep:
             last = self._store.backed_up_at()
             if last is not None and now - last < self._retention.backup_every:
                 return
+            if self._clock.monotonic() < self._next_backup:
+                return
+            self._next_backup = self._clock.monotonic() + _LOOK_SECONDS
             try:
                 made = backups.make(self._db.path, now)
             except LedgerError as error:
                 log.error("ledger.not_backed_up", reason=str(error), seconds=_LOOK_SECONDS)
                 return
+            backups.prune(state, self._retention.backups)
             self._store.note_backup(now)
             log.info("ledger.backed_up", file=str(made), bytes=made.stat().st_size)
         backups.prune(state, self._retention.backups)

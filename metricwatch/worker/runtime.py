@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from metricwatch import __version__, faults
 from metricwatch.errors import ConfigError, TemporaryError, WorkerError
 from metricwatch.protocol import Configure, Evaluate, Failure, Log, Ready, Reply, Result, Stop, decode, encode
-from metricwatch.worker.log import describe, log_failure
+from metricwatch.worker.log import describe, log_failure, one_line
 from metricwatch.worker.progress import Progress
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class Worker:
         log_failure(self._channel.log, "evaluation failed", error, job=str(request.job), path=request.path)
         return Failure(
             job=request.job,
-            reason=describe(error),
+            # The ledger keeps text: a file's name may hold what is none.
+            reason=one_line(describe(error)),
             retryable=isinstance(error, TemporaryError | MemoryError),
             changed=isinstance(error, ChangedError),
         )

@@ -91,7 +91,7 @@ def receivers() -> Iterator[Receivers]:
 
 
 def slack_key(*, rule: str, event: str, direction: str, created_ms: int) -> Key:
-    """Slack has no message ids: what a message shows of its row in the log. In a row, no two events share it."""
+    """Slack has no message ids: what a message shows of its row in the log. Events of one second may share it."""
     return rule, event, direction, created_ms // 1000
 
 
