@@ -152,8 +152,8 @@ class App:
         jobs, deliveries, notifications = Ledger(self.db), Deliveries(self.db), NotificationLog(self.db)
         scores = Scores(self.db)
         # Before the count: what is tried again is no failure of before.
-        self.supervisor.take_requests()
-        self.exporter.take_requests()
+        for stage in (self.supervisor, self.exporter, self.alerts):
+            stage.take_requests()
         before, failed_before, rejected_before = jobs.job_counts(), scores.failed(), deliveries.rejections()
         self.watcher.only_present = True
         self.supervisor.most_attempts = _ATTEMPTS_ONCE

@@ -62,10 +62,10 @@ class AlertDispatcher:
 
     def tick(self) -> int:
         """Announce new events, then send at most one message to each notifier; returns the work done."""
-        work = self._put_back() + self._announce()
+        work = self.take_requests() + self._announce()
         return work + sum(self._send(name, notifier) for name, notifier in self._notifiers.items())
 
-    def _put_back(self) -> int:
+    def take_requests(self) -> int:
         """Queue again what a person wants sent again."""
         notifications = self._retries.requested("notification")
         for notification in notifications:

@@ -33,5 +33,6 @@ def command(
         aside = backups.restore(state, chosen, SystemClock().now())
     screen = console.messages()
     screen.print(f"the ledger is now as it was in {chosen}", soft_wrap=True)
+    screen.print("what was scored since then is scored, and logged, once more")
     if aside is not None:
         screen.print(f"what was there is kept as {aside}", soft_wrap=True)

@@ -29,24 +29,32 @@ def command(
     from metricwatch.store.retries import Retries
 
     loaded = load_config(config)
+    watched = {entry.target.key for entry in loaded.watch}
     db = Database.open_beside(loaded.state)
     try:
-        keys = [item.key for item in Ledger(db).runs() if run in {None, item.name, item.key}]
-        if run is not None and not keys:
-            names = ", ".join(sorted(item.name for item in Ledger(db).runs())) or "none yet"
+        known = Ledger(db).runs()
+        chosen = [item for item in known if run in {None, item.name, item.key}]
+        if run is not None and not chosen:
+            names = ", ".join(sorted(item.name for item in known)) or "none yet"
             raise InputError(f"--run {run}: the ledger has no such run; it has {names}")
-        found = failures(db, runs=keys, steps=step or None)
+        # Of the others nobody would take it up.
+        found = failures(db, runs=[item.key for item in chosen if item.key in watched], steps=step or None)
         retries = Retries(db)
-        for kind, targets in found.items():
+        for kind, targets in found.ids.items():
             retries.request(kind, targets)
     finally:
         db.close()
-    counts = {kind: len(targets) for kind, targets in found.items()}
+    counts = {kind: len(targets) for kind, targets in found.ids.items()}
+    unwatched = sorted(item.name for item in chosen if item.key not in watched)
     owner = lock.owner(loaded.state)
     if as_json:
-        console.print_json({"daemon": owner, "requested": counts})
+        console.print_json({"daemon": owner, "requested": counts, "gone": found.gone, "unwatched_runs": unwatched})
         return
     screen = console.messages()
+    if found.gone:
+        screen.print(f"{found.gone} snapshots are no longer on disk and stay as they are")
+    if unwatched:
+        screen.print(f"left alone, because the configuration does not watch them: {', '.join(unwatched)}")
     if not any(counts.values()):
         screen.print("nothing has failed that could be tried again; `metricwatch status` shows what waits by itself")
         return

@@ -201,11 +201,12 @@ def _new_series(latest: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 
 def _events(document: dict[str, Any]) -> Iterator[str]:
     """What has happened and what waits, a line each."""
+    names = {run["key"]: run["name"] for run in document["runs"]}
     for alert in document["alerts"]:
         until = "" if alert["resolved_step"] is None else f" to {alert['resolved_step']}"
         yield (
-            f"alert {alert['rule']}: {alert['state']} ({alert['severity']}), {alert['metric']} "
-            f"{_what(alert)}, step {alert['fired_step']}{until}"
+            f"alert {alert['rule']} of {names[alert['run']]}: {alert['state']} ({alert['severity']}), "
+            f"{alert['metric']} {_what(alert)}, step {alert['fired_step']}{until}"
         )
     for item in document["backlog"]:
         reason = item["reason"] or "on their way"

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from metricwatch import faults
 from metricwatch.clock import to_ms
-from metricwatch.errors import LedgerError
+from metricwatch.errors import LedgerDamagedError, LedgerError
+from metricwatch.store import schema
 
 FOLDER = "backups"
 LEDGER = "ledger.sqlite3"
+# SQLite's primary result codes for a file that is not what was written to it.
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 def all_of(state: Path) -> list[Path]:
@@ -24,8 +27,22 @@ def newest(state: Path) -> Path | None:
     return max(all_of(state), default=None)
 
 
+def damaged(ledger: Path, what: str) -> LedgerDamagedError:
+    """The error that says what is wrong with a ledger, and what to do about it."""
+    made = newest(ledger.parent)
+    anew = f"remove {ledger.parent} to begin anew: every snapshot that is on disk is then scored, and logged, once more"
+    if made is None:
+        advice = f"There is no backup; restore the file from your own and remove {LEDGER}-wal and -shm, or {anew}"
+    else:
+        advice = f"`metricwatch restore` puts the backup {made.name} in its place; or {anew}"
+    return LedgerDamagedError(f"{ledger}: {what}. {advice}")
+
+
 def make(ledger: Path, now: datetime) -> Path:
-    """Copy a ledger that is in use, and return the copy. Raises LedgerError; a copy is whole or not there."""
+    """Copy a ledger that is in use, read the copy once, and return it. What is left of a failed try is no backup.
+
+    Raises LedgerDamagedError when it is the ledger that is damaged, LedgerError for anything else.
+    """
     target = ledger.parent / FOLDER / f"ledger-{now:%Y%m%dT%H%M%S}-{to_ms(now) % 1000:03d}.sqlite3"
     aside = target.with_suffix(".part")
     try:
@@ -33,12 +50,15 @@ def make(ledger: Path, now: datetime) -> Path:
         # Also what earlier ones left that were killed in the middle.
         for part in target.parent.glob("ledger-*.part*"):
             part.unlink(missing_ok=True)
-        copy_to(ledger, aside)
+        _copy(ledger, aside)
+        # A copy of a damaged ledger would in time push out the good ones.
+        if (verdict := _verdict(aside)) != "ok":
+            if (fault := _verdict(ledger)) != "ok":
+                raise damaged(ledger, f"the ledger is damaged: {fault}")
+            raise LedgerError(f"{target}: cannot back up the ledger: its copy is damaged: {verdict}")
         faults.reached("backup:unnamed")
         aside.rename(target)
     except (OSError, sqlite3.Error) as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise LedgerError(f"{target}: cannot back up the ledger: {error}") from error
     return target
 
@@ -60,9 +80,12 @@ def restore(state: Path, backup: Path, now: datetime) -> Path | None:
     ledger = state / LEDGER
     fresh = ledger.with_suffix(".restored")
     try:
-        fresh.unlink(missing_ok=True)
-        copy_to(backup, fresh)
-        _check(fresh)
+        if not backup.is_file():
+            raise LedgerError(f"{backup}: cannot restore from it: no such file")
+        for left in (fresh, Path(f"{fresh}-journal")):
+            left.unlink(missing_ok=True)
+        _copy(backup, fresh)
+        _check(fresh, backup)
         old = ledger.with_name(f"{LEDGER}.damaged-{now:%Y%m%dT%H%M%S}")
         aside = old if ledger.exists() else None
         # Also where the ledger is gone: its write-ahead log would be played into the file that takes its name.
@@ -72,18 +95,37 @@ def restore(state: Path, backup: Path, now: datetime) -> Path | None:
         fresh.rename(ledger)
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(f"{backup}: cannot restore from it: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
     return aside
 
 
-def _check(path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+def _check(copy: Path, backup: Path) -> None:
+    if (verdict := _verdict(copy)) != "ok":
+        raise LedgerError(f"{backup}: cannot restore from it: it is damaged: {verdict}")
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'deliveries'").fetchone()
-    if verdict != "ok" or not tables:
-        raise LedgerError(f"{path}: not a whole ledger of metricwatch ({verdict})")
+    if not tables:
+        raise LedgerError(f"{backup}: cannot restore from it: not a ledger of metricwatch")
+    if version > schema.newest():
+        raise LedgerError(f"{backup}: cannot restore from it: a newer metricwatch has written it; upgrade metricwatch")
 
 
-def copy_to(source: Path, target: Path) -> None:
+def _verdict(path: Path) -> str:
+    """The first thing that is wrong with an SQLite file, its indexes included; "ok" where nothing is."""
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        try:
+            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in DAMAGED:
+                raise
+            return str(error)
+    return " ".join(str(verdict).split())
+
+
+def _copy(source: Path, target: Path) -> None:
     """Copy one SQLite file to another, as it is at one moment, whatever others write meanwhile."""
     with (
         contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as reading,

@@ -13,7 +13,7 @@ from typing import Self
 
 from metricwatch import faults
 from metricwatch.clock import from_ms, to_ms
-from metricwatch.errors import LedgerDamagedError, LedgerError, LedgerUnavailableError
+from metricwatch.errors import LedgerError, LedgerUnavailableError
 from metricwatch.store import backups, schema
 
 FILE_NAME = backups.LEDGER
@@ -25,8 +25,9 @@ _UNAVAILABLE = frozenset(
         *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOMEM),
     }
 )
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BUSY_SECONDS = 30
+# The smallest page of an SQLite file.
+_SECTOR = 512
 # A file is written anew when so many of its pages are empty (of 4 kB), and such a part of them.
 _MOST_FREE_PAGES = 1000
 _MOST_FREE = 0.25
@@ -67,8 +68,7 @@ class Database:
         path = state / FILE_NAME
         if not path.exists():
             _create(path)
-        elif path.stat().st_size == 0:
-            raise LedgerDamagedError(f"{path}: the ledger is empty (0 bytes): its content was lost. {_advice(path)}")
+        _require(path)
         database = cls(_connect(path), path)
         try:
             database._check()
@@ -106,6 +106,8 @@ class Database:
             connection.row_factory = sqlite3.Row
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in backups.DAMAGED:
+                raise backups.damaged(path, f"the ledger is damaged: {error}") from error
             raise LedgerError(f"{path}: cannot read the ledger: {error}") from error
         return cls(connection, path)
 
@@ -142,16 +144,18 @@ class Database:
         return rows[0] if rows else None
 
     def check_there(self) -> None:
-        """Raise LedgerDamagedError when the file was removed or replaced: what we write would be lost."""
+        """Raise LedgerDamagedError when the file was removed, replaced or cut: what we write would be lost."""
         try:
-            inode = self.path.stat().st_ino
+            status = self.path.stat()
         except FileNotFoundError:
-            inode = None
+            status = None
         except OSError as error:
             raise LedgerUnavailableError(f"{self.path}: {error.strerror}") from error
-        if inode != self._inode:
-            raise LedgerDamagedError(
-                f"{self.path}: the ledger was removed or replaced while the daemon ran; it stops here"
+        if status is None or status.st_ino != self._inode:
+            raise backups.damaged(self.path, "the ledger was removed or replaced while the daemon ran; it stops here")
+        if status.st_size == 0 or status.st_size % _SECTOR:
+            raise backups.damaged(
+                self.path, f"the ledger was cut short to {status.st_size} bytes; the daemon stops here"
             )
 
     def compact(self) -> None:
@@ -193,7 +197,7 @@ class Database:
         """Read every page once: better told at the start than at night."""
         (first,) = self.read("PRAGMA quick_check(1)")
         if first[0] != "ok":
-            raise LedgerDamagedError(f"{self.path}: the ledger is damaged: {first[0]}. {_advice(self.path)}")
+            raise backups.damaged(self.path, f"the ledger is damaged: {' '.join(first[0].split())}")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -202,29 +206,38 @@ class Database:
         except sqlite3.Error as error:
             # The low byte is the primary code. Misuse of the module has none.
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in _DAMAGED:
-                raise LedgerDamagedError(
-                    f"{self.path}: the ledger is damaged: {error}. {_advice(self.path)}"
-                ) from error
+            if code in backups.DAMAGED:
+                raise backups.damaged(self.path, f"the ledger is damaged: {error}") from error
             kind = LedgerUnavailableError if code in _UNAVAILABLE else LedgerError
             raise kind(f"{self.path}: {error}") from error
 
 
 def _require(path: Path) -> None:
+    """Raise LedgerError unless there is a ledger with something in it."""
     if not path.exists():
+        _require_no_trace(path)
         raise LedgerError(f"{path}: no ledger yet; has `metricwatch run` been started with this configuration?")
+    if path.stat().st_size == 0:
+        raise backups.damaged(path, "the ledger is empty (0 bytes): its content was lost")
+
+
+def _require_no_trace(path: Path) -> None:
+    """Raise LedgerDamagedError where a ledger has been that is gone."""
+    if backups.newest(path.parent) is not None:
+        raise backups.damaged(path, "the ledger is gone, and its backups are here")
+    if Path(f"{path}-wal").exists():
+        # It would be played into a new file of that name.
+        raise backups.damaged(path, "the ledger is gone, and its write-ahead log is here")
 
 
 def _create(path: Path) -> None:
     """Make a new ledger aside and rename it: a file of this name is never one that was not begun properly."""
-    if backups.newest(path.parent) is not None:
-        raise LedgerDamagedError(f"{path}: the ledger is gone, and its backups are here. {_advice(path)}")
-    for suffix in ("-wal", "-shm"):
-        # What a ledger that was removed left behind would be played into the new one.
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    _require_no_trace(path)
     aside = path.with_suffix(".new")
-    aside.unlink(missing_ok=True)
     try:
+        # With the journal of one that was killed in the middle, which would be played into this one.
+        for left in (aside, Path(f"{aside}-journal")):
+            left.unlink(missing_ok=True)
         connection = sqlite3.connect(aside, isolation_level=None)
         try:
             schema.migrate(connection, aside)
@@ -245,15 +258,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-            raise LedgerDamagedError(f"{path}: the ledger is damaged: {error}. {_advice(path)}") from error
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in backups.DAMAGED:
+            raise backups.damaged(path, f"the ledger is damaged: {error}") from error
         raise LedgerError(f"{path}: cannot open the ledger: {error}") from error
     return connection
-
-
-def _advice(path: Path) -> str:
-    newest = backups.newest(path.parent)
-    anew = f"remove {path.parent} to begin anew: every snapshot that is on disk is then scored, and logged, once more"
-    if newest is None:
-        return f"There is no backup; restore the file from your own, or {anew}"
-    return f"`metricwatch restore` puts the backup {newest.name} in its place; or {anew}"

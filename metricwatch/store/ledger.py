@@ -177,7 +177,8 @@ class Ledger:
                         CROSS JOIN snapshots AS its ON its.id = earlier.snapshot
                         WHERE earlier.state IN ('queued', 'leased') AND earlier.state = 'queued'
                           AND earlier.id < jobs.id AND its.source = snapshots.source
-                          AND earlier.not_before_ms > :now AND earlier.attempt <= :held_back)
+                          AND earlier.not_before_ms > :now AND earlier.attempt <= :held_back
+                          AND earlier.holds_back)
                     ORDER BY jobs.id LIMIT 1""",  # noqa: S608 - a constant of ours, no value of the user's
                 {"now": to_ms(now), "sources": json.dumps(list(sources)), "held_back": _TRIES_IN_ORDER},
             ).fetchone()
@@ -201,13 +202,18 @@ class Ledger:
                 "UPDATE jobs SET state = 'queued', attempt = attempt - 1, lease_ms = NULL WHERE state = 'leased'"
             ).rowcount
 
-    def postpone(self, job: int, reason: str, until: datetime, *, crashed: bool = False) -> int:
-        """Queue a leased job again, not before `until`; returns how often it has killed its worker by now."""
+    def postpone(
+        self, job: int, reason: str, until: datetime, *, crashed: bool = False, holds_back: bool = True
+    ) -> int:
+        """Queue a leased job again, not before `until`; returns how often it has killed its worker by now.
+
+        holds_back=False lets the later jobs of its source pass meanwhile.
+        """
         with self._db.transaction("postpone") as tx:
             row = tx.execute(
                 """UPDATE jobs SET state = 'queued', lease_ms = NULL, not_before_ms = ?, reason = ?,
-                     crashes = crashes + ? WHERE id = ? RETURNING crashes""",
-                (to_ms(until), reason, int(crashed), job),
+                     crashes = crashes + ?, holds_back = ? WHERE id = ? RETURNING crashes""",
+                (to_ms(until), reason, int(crashed), int(holds_back), job),
             ).fetchone()
             return int(row["crashes"])
 
@@ -217,7 +223,7 @@ class Ledger:
             return bool(
                 tx.execute(
                     """UPDATE jobs SET state = 'queued', attempt = 0, crashes = 0, not_before_ms = 0, reason = '',
-                         finished_ms = NULL WHERE id = ? AND state IN ('failed', 'quarantined')""",
+                         holds_back = 1, finished_ms = NULL WHERE id = ? AND state IN ('failed', 'quarantined')""",
                     (job,),
                 ).rowcount
             )

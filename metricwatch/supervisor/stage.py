@@ -267,7 +267,8 @@ class Supervisor:
             self._ledger.finish(job.id, JobState.SUPERSEDED, now, "rewritten while it was scored")
         elif self._may_try_again(job, failure):
             wait = backoff(job.attempt, first=_FIRST_RETRY, most=_MOST_RETRY)
-            self._ledger.postpone(job.id, failure.reason, now + wait)
+            # Files that are written anew, or gone, come when they come: nobody waits for them.
+            self._ledger.postpone(job.id, failure.reason, now + wait, holds_back=not failure.changed)
             log.warning("job.postponed", step=job.snapshot.step, reason=failure.reason, seconds=wait.total_seconds())
         else:
             self._ledger.finish(job.id, JobState.FAILED, now, failure.reason)

@@ -9,7 +9,7 @@ import structlog
 
 from metricwatch.clock import Clock
 from metricwatch.config.schema import Retention
-from metricwatch.errors import LedgerError, LedgerUnavailableError
+from metricwatch.errors import LedgerDamagedError, LedgerError, LedgerUnavailableError
 from metricwatch.store import backups
 from metricwatch.store.db import Database
 from metricwatch.store.housekeeping import Housekeeping
@@ -60,6 +60,8 @@ class Upkeep:
             self._next_backup = self._clock.monotonic() + _LOOK_SECONDS
             try:
                 made = backups.make(self._db.path, now)
+            except LedgerDamagedError:
+                raise
             except LedgerError as error:
                 log.error("ledger.not_backed_up", reason=str(error), seconds=_LOOK_SECONDS)
                 return

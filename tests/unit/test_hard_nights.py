@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from metricwatch.errors import LedgerUnavailableError, PermanentError, TemporaryError
+from metricwatch.errors import LedgerDamagedError, LedgerUnavailableError, PermanentError, TemporaryError
 from metricwatch.lanes import Lanes
 from metricwatch.protocol import Failure
 from metricwatch.records import Point, RemoteRun, Run
@@ -233,8 +233,17 @@ def test_the_log_of_a_ledger_that_is_gone_is_not_played_into_its_backup(tmp_path
 
 def test_the_log_of_a_ledger_that_is_gone_is_not_played_into_a_new_one(tmp_path):
     write_and_die(tmp_path, "none")
+    with pytest.raises(LedgerDamagedError, match="the ledger is gone, and its write-ahead log is here"):
+        Database.open(tmp_path)
+
+
+@pytest.mark.parametrize("left", [0, 5000])
+def test_a_ledger_that_is_cut_short_under_a_running_daemon_is_told(tmp_path, left):
     db = Database.open(tmp_path)
-    assert db.read("SELECT count(*) FROM runs")[0][0] == 0
+    db.compact()
+    os.truncate(db.path, left)
+    with pytest.raises(LedgerDamagedError, match=f"was cut short to {left} bytes"):
+        db.check_there()
     db.close()
 
 
@@ -282,6 +291,21 @@ def test_a_compaction_that_finds_no_room_is_no_trouble(keep):
 
 
 # --- backups -----------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_ledger_is_not_copied_over_its_good_backups(keep):
+    scene = keep(backups=1)
+    for step in range(40):
+        scene.evaluate("watched", step)
+    scene.db.compact()
+    good = backups.make(scene.db.path, scene.clock.now())
+    with open(scene.db.path, "r+b") as file:
+        file.seek(4096 * 8)
+        file.write(b"\xff" * 4096 * 4)
+    scene.clock.advance(2 * 86_400)
+    with pytest.raises(LedgerDamagedError, match=f"the ledger is damaged.*metricwatch restore.*{good.name}"):
+        scene.upkeep.tick()
+    assert backups.all_of(scene.state) == [good]
 
 
 def test_backups_that_cannot_be_noted_do_not_pile_up(keep):

@@ -275,3 +275,11 @@ def test_claiming_stays_quick_behind_a_long_queue_that_is_held_back(ledger, cloc
     assert ledger.claim(clock.now(), TTL, SOURCES) is None
     # Thousands of virtual instructions for each row would be a scan of the queue for each.
     assert len(steps) < 500
+
+
+def test_a_job_whose_files_are_gone_holds_nobody_back(ledger, clock):
+    add(ledger, clock, step=1000)
+    add(ledger, clock, step=2000)
+    job = ledger.claim(clock.now(), TTL, SOURCES)
+    ledger.postpone(job.id, "it is gone", clock.now() + timedelta(seconds=10), holds_back=False)
+    assert ledger.claim(clock.now(), TTL, SOURCES).snapshot.step == 2000

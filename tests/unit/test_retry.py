@@ -50,7 +50,13 @@ class Scene:
         """A job that ended like this; returns its id."""
         recorded = Recorded(revision=revision, digest=f"d{revision}", images=8, newest_ns=1, mtime_ns=1)
         self.ledger.add_snapshot(
-            source=run.key, run=run.key, step=step, path="/p", members=None, recorded=recorded, now=self.clock.now()
+            source=run.key,
+            run=run.key,
+            step=step,
+            path=str(self.state),
+            members=None,
+            recorded=recorded,
+            now=self.clock.now(),
         )
         job = self.ledger.claim(self.clock.now(), timedelta(minutes=1), [run.key])
         if scores:
@@ -100,6 +106,20 @@ def test_run_and_step_narrow_it_down(scene, capsys):
     assert scene.retry(capsys, run="day") == {"job": 1}
     assert scene.retry(capsys, step=[2]) == {"job": 2}
     assert scene.retry(capsys, run="night", step=[1, 3]) == {"job": 2}
+
+
+def test_what_is_no_longer_on_disk_or_watched_is_left_as_it_is(scene, capsys):
+    scene.job(1, JobState.FAILED)
+    scene.db._connection.execute("UPDATE snapshots SET path = '/gone/by/now'")
+    other = Run(key="name:Default/evening", name="evening")
+    scene.ledger.register_run(other, scene.clock.now())
+    scene.job(2, JobState.FAILED, run=other)
+    assert scene.retry(capsys) == {}
+    retry.command(config=scene.file, run=None, step=None, as_json=False)
+    said = capsys.readouterr().err
+    assert "1 snapshots are no longer on disk" in said
+    assert "does not watch them: evening" in said
+    assert [job.reason for job in scene.ledger.jobs(JobState.FAILED)] == ["for a reason"] * 2
 
 
 def test_an_unknown_run_is_told_with_those_there_are(scene, capsys):

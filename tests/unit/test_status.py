@@ -165,7 +165,7 @@ def test_a_score_without_a_value_and_its_alert_are_shown_in_words(scene, shown):
     assert "fid: all 8 images have the same features" in text
     assert "rule broken: firing at step 200 (collapsed: all 8 images have the same features)" in text
     assert (
-        "alert broken: firing (critical), fid has no value: collapsed (all 8 images have the same features), step 200"
+        "alert broken of night: firing (critical), fid has no value: collapsed (all 8 images have the same features), step 200"
     ) in text
 
 
@@ -186,7 +186,7 @@ def test_the_ledger_of_an_older_daemon_can_still_be_looked_at(scene, tmp_path, c
     connection.commit()
     connection.close()
     status.command(config=scene.file, as_json=False)
-    assert "alert fid-moved: firing (critical), fid +20.0%, step 500" in capsys.readouterr().out
+    assert "alert fid-moved of night: firing (critical), fid +20.0%, step 500" in capsys.readouterr().out
     scene.db = Database.open(scene.state)
     status.command(config=scene.file, as_json=False)
     assert "fid +20.0%, step 500" in capsys.readouterr().out

@@ -11,6 +11,9 @@ CREATE TABLE retries (
   PRIMARY KEY (kind, target)
 ) STRICT;
 
+-- 0 for a job that waits and lets the later ones of its source pass: its files are gone or being written.
+ALTER TABLE jobs ADD COLUMN holds_back INTEGER NOT NULL DEFAULT 1;
+
 -- For upkeep, which looks for what arrived long ago.
 CREATE INDEX deliveries_sent ON deliveries (sent_ms) WHERE state = 'sent';
 
