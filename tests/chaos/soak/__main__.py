@@ -16,6 +16,8 @@ from tests.support.mlflow_server import mlflow_server
 # A leak of 2 kB an evaluation is 2 MB in a thousand; what flat processes show is well below half of it.
 BOUND_BYTES = 1500
 WARM_UP = 0.3
+# What fills once and stays: SQLite's page cache of 2 MB, the allocator's arenas.
+CACHES_BYTES = 3_000_000
 
 
 def main() -> int:
@@ -41,8 +43,8 @@ def leaks(found: Soak, bound: float, warm_up: float = WARM_UP) -> list[str]:
     """What grew by more than bound bytes an evaluation, or took more files or threads, after the warm-up."""
     grown = []
     for phase, following in pairwise(found.phases):
-        # The daemon reads a history that grows, and holds more for it. A fresh one on the same ledger holds as much.
-        kept = (phase.daemon[-1].uss - following.daemon[0].uss) / phase.evaluations
+        # The daemon knows the steps on disk, some 1.5 kB each with their watches. A fresh one on the same ledger does.
+        kept = (phase.daemon[-1].rss - following.daemon[0].rss - CACHES_BYTES) / phase.evaluations
         trend = slope(after_warm_up(phase.worker, warm_up))
         for name, samples, added in (("daemon", phase.daemon, kept), ("worker", phase.worker, trend)):
             where = f"{name}, {'+'.join(phase.metrics)}"
@@ -65,7 +67,7 @@ def report(found: Soak) -> str:
         lines.append(f"{'+'.join(phase.metrics)}: {rate:.1f} evaluations/s, daemon CPU an evaluation:")
         lines.append(f"  {first:.1f} ms in the first fifth, {last:.1f} ms in the last")
         lines += [*_lines("daemon", phase), *_lines("worker", phase)]
-        lines.append(f"  a fresh daemon on the same ledger: {following.daemon[0].uss / 1e6:.2f} MB of uss")
+        lines.append(f"  a fresh daemon on the same ledger: {following.daemon[0].rss / 1e6:.2f} MB of rss")
     return "\n".join(lines)
 
 
@@ -77,7 +79,7 @@ def _lines(name: str, phase: Phase) -> list[str]:
         sizes = "".join(f"{value / 1e6:9.2f}" for value in (seen.rss, seen.pss, seen.uss))
         lines.append(f"          {share:4.0%}{sizes}{seen.files:7}{seen.threads:9}")
     trend = slope(after_warm_up(samples, WARM_UP))
-    lines.append(f"          {trend / 1000:+.3f} MB of uss in 1,000 evaluations after the first {WARM_UP:.0%}")
+    lines.append(f"          {trend / 1000:+.3f} MB of rss in 1,000 evaluations after the first {WARM_UP:.0%}")
     return lines
 
 

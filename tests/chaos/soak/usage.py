@@ -43,12 +43,12 @@ def usage(pid: int, evaluations: int) -> Usage:
 
 
 def slope(samples: Sequence[Usage]) -> float:
-    """Bytes of anonymous and other private memory that each evaluation adds: the median over all pairs of samples.
+    """Bytes of resident memory that each evaluation adds: the median over all pairs of samples.
 
-    Theil and Sen's estimate: one garbage collection or arena more or less does not move it.
+    Not of private memory: pages of a library become private when the last process beside this one lets go of it. Theil and Sen's estimate: one garbage collection or arena more or less does not move it.
     """
     slopes = sorted(
-        (later.uss - earlier.uss) / (later.evaluations - earlier.evaluations)
+        (later.rss - earlier.rss) / (later.evaluations - earlier.evaluations)
         for index, earlier in enumerate(samples)
         for later in samples[index + 1 :]
         if later.evaluations > earlier.evaluations
