@@ -152,7 +152,7 @@ def start() -> Iterator[Callable[[Job], Daemon]]:
         daemon.end()
 
 
-def test_an_outage_in_every_mode_costs_no_point_and_no_evaluation(
+def test_an_outage_in_many_modes_costs_no_point_and_no_evaluation(
     outage: Outage, start: Callable[[Job], Daemon], full_size: bool, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -168,8 +168,8 @@ def test_an_outage_in_every_mode_costs_no_point_and_no_evaluation(
         if full_size:
             endure(outage, chance, modes, minutes=FULL_MINUTES)
         else:
-            chance.shuffle(modes)
-            for mode in modes:
+            # Each of them alone is in tests/integration/test_mlflow_sink.py.
+            for mode in chance.sample([mode for mode in modes if mode is not Mode.HANG], 5):
                 meet(outage, mode)
         outage.proxy.mode = Mode.PASS
     total = len(RUNS) * writer.written
