@@ -43,7 +43,7 @@ _PERIOD_SECONDS = 0.5
 _MOST_FAILED_STARTS = 3
 _ATTEMPTS_ONCE = 4
 # How long `run --once` waits for a ledger that cannot be written.
-_TROUBLE_ONCE_SECONDS = 30.0
+_TROUBLE_ONCE_SECONDS = 15.0
 _CLOCK_TOLERANCE = timedelta(seconds=5)
 
 

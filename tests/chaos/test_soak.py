@@ -19,7 +19,7 @@ GROSS_BYTES = 25_000
 
 
 def test_memory_files_and_threads_stay_as_they_are(tmp_path: Path, full_size: bool, seed: int) -> None:
-    evaluations = FULL_EVALUATIONS if full_size else 120
+    evaluations = FULL_EVALUATIONS if full_size else 80
     (tmp_path / "mlflow").mkdir()
     with mlflow_server(tmp_path / "mlflow") as server:
         found = soak(tmp_path / "job", server.uri, evaluations, seed=seed)
