@@ -26,6 +26,8 @@ def command(
     from metricwatch.store.lock import DaemonLock
 
     state = load_config(config).state
+    if not state.is_dir():
+        raise InputError(f"{state}: there is no such state folder, so there is no ledger to restore")
     with DaemonLock(state):
         chosen = backup or backups.newest(state)
         if chosen is None:

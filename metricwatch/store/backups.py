@@ -86,7 +86,7 @@ def restore(state: Path, backup: Path, now: datetime) -> Path | None:
             left.unlink(missing_ok=True)
         _copy(backup, fresh)
         _check(fresh, backup)
-        old = ledger.with_name(f"{LEDGER}.damaged-{now:%Y%m%dT%H%M%S}")
+        old = ledger.with_name(f"{LEDGER}.replaced-{now:%Y%m%dT%H%M%S}")
         aside = old if ledger.exists() else None
         # Also where the ledger is gone: its write-ahead log would be played into the file that takes its name.
         for suffix in ("-wal", "-shm", ""):

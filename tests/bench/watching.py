@@ -14,11 +14,11 @@ from pathlib import Path
 
 import structlog
 
-from metricwatch.config.watching import WatchEntry
 from metricwatch.records import Run
 from metricwatch.store.db import Database
 from metricwatch.watch.events import EventHints
 from metricwatch.watch.stage import Watcher
+from tests.support.entries import watch_entry
 
 _RESCAN_SECONDS = 10.0
 _IDLE_RESCANS = 8
@@ -74,18 +74,7 @@ def measure(layout: Layout, folder: Path, factor: float) -> str:
     steps = max(1, round(layout.steps * factor))
     for step in range(steps):
         layout.write(root, step)
-    entry = WatchEntry.model_construct(
-        run=None,
-        reference=None,
-        pairs=None,
-        every=None,
-        markers=(".done", "_SUCCESS"),
-        step_pattern=None,
-        samples=f"{root}/*",
-        settle=timedelta(seconds=5),
-        rescan=timedelta(seconds=_RESCAN_SECONDS),
-    )
-    entry.__pydantic_private__ = {"_target": Run(key="name:bench/night", name="night")}
+    entry = watch_entry(root, Run(key="name:bench/night", name="night"), rescan=timedelta(seconds=_RESCAN_SECONDS))
     clock, db = SkippingClock(), Database.open(state)
     # Nobody listens: everything is found by looking, as on a network file system.
     watcher = Watcher(db, [entry], EventHints(lambda: None), clock)

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from metricwatch.config.watching import WatchEntry
 from metricwatch.records import Run
 from metricwatch.store.db import Database
 from metricwatch.testing.clock import FakeClock
 from metricwatch.watch.events import EventHints
 from metricwatch.watch.stage import Watcher
+from tests.support.entries import watch_entry
 from tests.support.job import wait_until
 
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
@@ -47,18 +47,7 @@ class Storm:
         self.root.mkdir()
         (folder / "state").mkdir()
         self.db = Database.open(folder / "state")
-        entry = WatchEntry.model_construct(
-            run=None,
-            reference=None,
-            pairs=None,
-            every=None,
-            markers=(".done", "_SUCCESS"),
-            step_pattern=None,
-            samples=f"{self.root}/*",
-            settle=timedelta(seconds=5),
-            rescan=rescan,
-        )
-        entry.__pydantic_private__ = {"_target": Run(key="name:x/night", name="night")}
+        entry = watch_entry(self.root, Run(key="name:x/night", name="night"), rescan=rescan)
         self.clock = FakeClock()
         self.hints = EventHints(lambda: None)
         self.watcher = Watcher(self.db, [entry], self.hints, self.clock)

@@ -18,7 +18,6 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
 from metricwatch import listing
-from metricwatch.config.watching import WatchEntry
 from metricwatch.errors import InputError
 from metricwatch.protocol import Evaluate
 from metricwatch.records import JobState, Run
@@ -28,6 +27,7 @@ from metricwatch.testing.clock import FakeClock
 from metricwatch.watch.events import Hints
 from metricwatch.watch.stage import Watcher
 from metricwatch.worker.samples import ChangedError, check_unchanged, list_samples
+from tests.support.entries import watch_entry
 from tests.support.writer import KINDS, Write, Writer
 
 SETTLE = 5.0
@@ -125,18 +125,7 @@ class Night:
         (root / "latest").mkdir()
         self.writer = Writer(root, lambda: round(self.clock.now().timestamp() * 1e9), self.hints.tell)
         self.run = Run(key=f"name:x/{next(_runs)}", name="night")
-        self.entry = WatchEntry.model_construct(
-            run=None,
-            reference=None,
-            pairs=None,
-            every=None,
-            markers=(".done", "_SUCCESS"),
-            step_pattern=None,
-            samples=f"{root}/*",
-            settle=timedelta(seconds=SETTLE),
-            rescan=timedelta(seconds=10),
-        )
-        self.entry.__pydantic_private__ = {"_target": self.run}
+        self.entry = watch_entry(root, self.run, settle=timedelta(seconds=SETTLE))
         self.scored: list[tuple[int, int]] = []
         self.watcher = self.start()
 

@@ -276,3 +276,10 @@ def test_a_step_is_scored_once_more_as_a_new_revision_of_the_same_files(tmp_path
     Retries(scene.db).request("revision", [job])
     assert scene.settle() == []
     scene.db.close()
+
+
+def test_restore_does_not_make_a_state_folder(scene):
+    scene.file.write_text(f"state: elsewhere\n{CONFIG}")
+    with pytest.raises(InputError, match="no such state folder"):
+        restore.command(config=scene.file, backup=None)
+    assert not (scene.file.parent / "elsewhere").exists()

@@ -9,7 +9,6 @@ from datetime import timedelta
 import pytest
 import structlog
 
-from metricwatch.config.watching import WatchEntry
 from metricwatch.errors import LedgerError
 from metricwatch.records import Run
 from metricwatch.store.db import Database
@@ -19,6 +18,7 @@ from metricwatch.watch import stage, tree
 from metricwatch.watch.events import EventHints, Hints
 from metricwatch.watch.scan import concerns
 from metricwatch.watch.stage import Watcher
+from tests.support.entries import watch_entry
 from tests.support.job import wait_until
 
 RUN = Run(key="name:x/night", name="night")
@@ -31,9 +31,7 @@ class Scene:
     def __init__(self, root, *, events=False, **options) -> None:
         self.root = root
         root.mkdir()
-        defaults = {"samples": f"{root}/*", "settle": timedelta(seconds=5), "rescan": timedelta(seconds=10)}
-        entry = WatchEntry.model_construct(**{**_DEFAULTS, **defaults, **options})
-        entry.__pydantic_private__ = {"_target": RUN}
+        entry = watch_entry(root, RUN, **options)
         self.clock = FakeClock()
         self.state = root.parent / "state"
         self.state.mkdir(exist_ok=True)
@@ -68,16 +66,6 @@ class Scene:
         while job := self.ledger.claim(self.clock.now(), TTL, [RUN.key]):
             found.append((job.snapshot.step, job.snapshot.revision, job.snapshot.images))
         return found
-
-
-_DEFAULTS = {
-    "run": None,
-    "reference": None,
-    "pairs": None,
-    "every": None,
-    "markers": (".done", "_SUCCESS"),
-    "step_pattern": None,
-}
 
 
 def await_new_time(path) -> None:
