@@ -104,6 +104,11 @@ def load_metric(name: str) -> type[Metric]:
     return _checked("metrics", name, entry, metric)
 
 
+def load_sampler(name: str) -> type[Sampler]:
+    """Import one sampler. Raises PluginError as load() does."""
+    return _load("samplers", name)
+
+
 def load_sink(name: str) -> type[Sink]:
     """Import one sink. Raises PluginError as load() does."""
     return _load("sinks", name)

@@ -93,7 +93,7 @@ class App:
         self._closers.extend(sink.close for sink in sinks.values())
         self._closers.extend(notifier.close for notifier in notifiers.values())
         self.sources = [entry.source for entry in config.watch]
-        patterns = [entry.samples for entry in config.watch]
+        patterns = [entry.pattern for entry in config.watch]
         hints = EventHints(self.wake, lambda path: any(concerns(pattern, path) for pattern in patterns))
         self.watcher = Watcher(self.db, config.watch, hints, self._clock)
         self._closers.append(self.watcher.close)

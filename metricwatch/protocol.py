@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from metricwatch.errors import WorkerError
-from metricwatch.records import Evaluation, Score, ScoreState, Skipped
+from metricwatch.records import Evaluation, KeptSample, Score, ScoreState, Skipped
 
 # --- daemon to worker --------------------------------------------------------------------------------------
 
@@ -37,11 +37,30 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluate:
-    """Score one snapshot.
+class Sampling:
+    """How images are made of a checkpoint.
 
-    path is a directory, or one image; members names files below it (None: every image in it). digest is the
-    fingerprint of its images at the time it settled, "" to skip the check. options maps a metric to its options. An
+    use is the sampler's name and options are its own. samples: how many (None: one for each pair of partners, or 64
+    without any), the first with this seed, the next with the one after. keep: how many of them become PNG files in the
+    directory kept. batch_size None: the worker's own. pins is a directory for links to the checkpoint while it is read.
+    """
+
+    use: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    samples: int | None = None
+    seed: int = 0
+    keep: int = 0
+    kept: str = ""
+    batch_size: int | None = None
+    pins: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    """Score one snapshot: images, or with `sampling` a checkpoint.
+
+    path is a directory, or one file; members names files below it (None: every image in it, or the checkpoint is all
+    of the directory). digest is the fingerprint of these files at the time they settled, "" to skip the check. options maps a metric to its options. An
     image's partners and prompt come from a manifest.jsonl in its own directory, else from the manifest named here, else
     from content, style (directories, by file stem) and prompt (one text for all). patient: where the GPU has no room,
     ask to be called again; otherwise those metrics have failed.
@@ -49,6 +68,7 @@ class Evaluate:
 
     job: int
     path: str
+    step: int = 0
     members: tuple[str, ...] | None = None
     digest: str = ""
     metrics: tuple[str, ...] = ()
@@ -59,6 +79,7 @@ class Evaluate:
     manifest: str | None = None
     prompt: str = ""
     patient: bool = True
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +119,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A job that gave no scores. changed: the files moved under us, a newer revision will follow."""
+    """A job that gave no scores. changed: the files moved under us, a newer revision will follow; gone: there are none
+    any more, as where a trainer keeps its last checkpoints only.
+    """
 
     job: int
     reason: str
     retryable: bool = False
     changed: bool = False
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +174,9 @@ def _restore(key: str, value: Any) -> Any:
                 **value,
                 "scores": tuple(Score(**{**score, "state": ScoreState(score["state"])}) for score in value["scores"]),
                 "skipped": tuple(Skipped(**item) for item in value["skipped"]),
+                "kept": tuple(KeptSample(**item) for item in value["kept"]),
             }
         )
+    if key == "sampling" and value is not None:
+        return Sampling(**value)
     return tuple(value) if isinstance(value, list) else value

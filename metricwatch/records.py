@@ -26,7 +26,10 @@ class ScoreState(StrEnum):
 
 
 class JobState(StrEnum):
-    """A job is queued, leased by one worker, and ends done, failed (bad input) or quarantined."""
+    """A job is queued, leased by one worker, and ends done, failed (bad input), quarantined or skipped.
+
+    Superseded: its step was rewritten. Skipped: the backlog's policy passed it over, or its files had gone.
+    """
 
     QUEUED = "queued"
     LEASED = "leased"
@@ -34,6 +37,7 @@ class JobState(StrEnum):
     FAILED = "failed"
     QUARANTINED = "quarantined"
     SUPERSEDED = "superseded"
+    SKIPPED = "skipped"
 
 
 class AlertState(StrEnum):
@@ -68,8 +72,9 @@ class RemoteRun:
 class Snapshot:
     """What one step left on disk, settled. A rewritten step is the same snapshot with a higher revision.
 
-    path is the directory of the images; members names the files of it that belong to the step, or is None
-    where the whole directory does. digest changes whenever a member's name, size or mtime does.
+    path is the directory of the images, or that of the checkpoint (for a checkpoint of many files the checkpoint
+    itself); members names the files of it that belong to the step, or is None where the whole directory does. digest
+    changes whenever a member's name, size or mtime does. images counts the images, or a checkpoint's files.
     """
 
     id: int
@@ -122,11 +127,20 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSample:
+    """A sample that was kept to be looked at: its name, the same at every step, and its PNG file."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """One snapshot scored. images counts those that could be read; seconds is the worker's wall time.
 
     work counts what was done for it: pictures decoded ("decodes"), pictures through each network ("passes
-    <extractor>"), rows of features and measures found in the cache ("cached").
+    <extractor>"), rows of features and measures found in the cache ("cached"). phases are the seconds that a
+    checkpoint took to "load", to "sample" and to "score". kept are some of its samples.
     """
 
     scores: tuple[Score, ...]
@@ -135,6 +149,8 @@ class Evaluation:
     seconds: float
     provenance: Mapping[str, str]
     work: Mapping[str, int] = field(default_factory=dict)
+    phases: Mapping[str, float] = field(default_factory=dict)
+    kept: tuple[KeptSample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +161,18 @@ class Point:
     value: float
     timestamp_ms: int
     step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture as it is sent: fixed before the first send and replayed verbatim ever after.
+
+    key is what a slider over steps is made for: the same at every step.
+    """
+
+    key: str
+    step: int
+    timestamp_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ Metrics and samplers live in the worker process, sinks and notifiers in the daem
 
 from __future__ import annotations
 
+from metricwatch.api.checkpoint import Checkpoint, Ema
 from metricwatch.api.collected import FeatureMetric
 from metricwatch.api.metric import (
     Arrays,
@@ -20,7 +21,7 @@ from metricwatch.api.metric import (
 )
 from metricwatch.api.notifier import Notifier
 from metricwatch.api.per_image import PerImageMetric, listed
-from metricwatch.api.sampler import Sampler, SamplerSpec
+from metricwatch.api.sampler import Sampler, SampleRequest, SamplerSpec
 from metricwatch.api.secret import Secret
 from metricwatch.api.sink import Sink
 from metricwatch.errors import (
@@ -37,6 +38,7 @@ from metricwatch.records import (
     Alert,
     AlertState,
     Notification,
+    Picture,
     Point,
     RemoteRun,
     Run,
@@ -49,7 +51,9 @@ __all__ = [
     "AlertState",
     "Arrays",
     "Batch",
+    "Checkpoint",
     "ConfigError",
+    "Ema",
     "ExtractorInfo",
     "FeatureMetric",
     "InputError",
@@ -63,11 +67,13 @@ __all__ = [
     "Notifier",
     "PerImageMetric",
     "PermanentError",
+    "Picture",
     "PluginError",
     "Point",
     "RemoteRun",
     "Run",
     "RunGoneError",
+    "SampleRequest",
     "Sampler",
     "SamplerSpec",
     "ScoreState",

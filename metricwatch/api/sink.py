@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from metricwatch.records import Point, RemoteRun, Run
+from metricwatch.records import Picture, Point, RemoteRun, Run
 
 
 class Sink(ABC):
@@ -19,6 +19,8 @@ class Sink(ABC):
     """
 
     Options: ClassVar[type[Any]]
+    # True for a sink that implements write_picture(): others are given none.
+    takes_pictures: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, options: Any) -> None:
@@ -31,6 +33,10 @@ class Sink(ABC):
     @abstractmethod
     def write(self, run_id: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
         """Write all or raise. Writing the same points again must leave one copy of each."""
+
+    def write_picture(self, run_id: str, picture: Picture, png: bytes) -> None:
+        """Write a PNG file's content, or raise as write() does. Writing the same again must leave one."""
+        raise NotImplementedError
 
     @abstractmethod
     def ping(self) -> str:

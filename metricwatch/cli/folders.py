@@ -16,7 +16,7 @@ _FEWEST_IMAGES = 2
 
 def inspect_entry(where: str, entry: WatchEntry) -> Iterator[Finding]:
     """Look at what one watch entry names: samples, reference, pairs. Reads names and a few image headers."""
-    yield _samples(f"{where}.samples", entry)
+    yield _steps(f"{where}.{'samples' if entry.samples else 'checkpoints'}", entry)
     if entry.reference is not None:
         yield _reference(f"{where}.reference", entry.reference)
     if entry.pairs is not None:
@@ -25,11 +25,11 @@ def inspect_entry(where: str, entry: WatchEntry) -> Iterator[Finding]:
                 yield _pairs(f"{where}.pairs.{kind}", folder)
 
 
-def _samples(item: str, entry: WatchEntry) -> Finding:
+def _steps(item: str, entry: WatchEntry) -> Finding:
     from metricwatch.watch.layouts import step_by
     from metricwatch.watch.scan import root_of, scan
 
-    pattern = entry.samples
+    pattern = entry.pattern
     found = scan(pattern, step_by(entry.step_pattern), entry.markers, entry.every)
     if found.clashes:
         step, one, other = found.clashes[0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from metricwatch.config.context import AbsolutePath, Section, absolute_glob, context_of, refuse_fan_out
+from metricwatch import catalog
+from metricwatch.config.context import AbsolutePath, NotInFile, Section, absolute_glob, context_of, refuse_fan_out
 from metricwatch.config.quantities import Duration, PositiveDuration
+from metricwatch.config.secrets import quoted
 from metricwatch.records import Run
 
 
@@ -42,11 +44,46 @@ class Pairs(Section):
     prompt: str | None = Field(default=None, min_length=1)
 
 
+class SamplerConfig(Section):
+    """What makes images of a checkpoint: the sampler plugin it uses, with that plugin's options beside these keys.
+
+    samples None: one for each pair of partners, or 64 without any. keep is how many of them can be looked at in MLflow.
+    batch_size None: as worker.batch_size. options are those that differ from their defaults, ready for JSON.
+    """
+
+    use: str
+    samples: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**62)
+    keep: int = Field(default=4, ge=0, le=64)
+    batch_size: int | None = Field(default=None, ge=1)
+    options: Annotated[dict[str, Any], NotInFile()] = Field(default_factory=dict)
+
+    @field_validator("use")
+    @classmethod
+    def _installed(cls, use: str) -> str:
+        if use not in (known := catalog.names("samplers")):
+            raise ValueError(f"unknown sampler {quoted(use)}; {catalog.did_you_mean(use, known)}")
+        return use
+
+
+class Backlog(Section):
+    """What is scored when snapshots come faster than scores: every one, the latest alone, or the newest first.
+
+    At most `most` wait (None: as many as there are); the oldest beyond that are skipped, and recorded as skipped.
+    """
+
+    policy: Literal["every", "latest", "newest_first"] = "every"
+    most: int | None = Field(default=None, ge=1)
+
+
 class WatchEntry(Section):
-    """One job's samples. samples is an absolute glob; each match is the directory or file of one step."""
+    """One job's samples, or its checkpoints. Each is an absolute glob; each match is one step's directory or file."""
 
     run: RunConfig | None = None
-    samples: str = Field(min_length=1)
+    samples: str | None = Field(default=None, min_length=1)
+    checkpoints: str | None = Field(default=None, min_length=1)
+    sampler: SamplerConfig | None = None
+    backlog: Backlog = Backlog()
     reference: AbsolutePath | None = None
     pairs: Pairs | None = None
     every: int | None = Field(default=None, ge=1)
@@ -62,9 +99,17 @@ class WatchEntry(Section):
         return self._target
 
     @property
+    def pattern(self) -> str:
+        """The glob: samples, or checkpoints."""
+        pattern = self.samples or self.checkpoints
+        assert pattern is not None  # noqa: S101 - _one_kind has seen to it
+        return pattern
+
+    @property
     def source(self) -> str:
         """The identity of this entry in the ledger."""
-        return self.target.key
+        # A job that was queued for the one kind must not be scored as the other.
+        return self.target.key if self.samples else f"{self.target.key} checkpoints"
 
     @field_validator("run")
     @classmethod
@@ -73,11 +118,18 @@ class WatchEntry(Section):
             raise ValueError("says no run; write run: {name: ...}, {id: ...} or {id_file: ...}, or set MLFLOW_RUN_ID")
         return run
 
-    @field_validator("samples")
+    @field_validator("samples", "checkpoints")
     @classmethod
-    def _absolute_samples(cls, samples: str, info: ValidationInfo[Any]) -> str:
-        refuse_fan_out(samples)
-        return absolute_glob(samples, context_of(info).base)
+    def _absolute_pattern(cls, pattern: str | None, info: ValidationInfo[Any]) -> str | None:
+        if pattern is None:
+            return None
+        refuse_fan_out(pattern)
+        return absolute_glob(pattern, context_of(info).base)
+
+    @field_validator("backlog", mode="before")
+    @classmethod
+    def _short_backlog(cls, backlog: Any) -> Any:
+        return {"policy": backlog} if isinstance(backlog, str) else backlog
 
     @field_validator("markers")
     @classmethod
@@ -98,6 +150,21 @@ class WatchEntry(Section):
         if "step" not in groups:
             raise ValueError(r"has no group named step; write for example 'step_(?P<step>\d+)'")
         return pattern
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.samples and self.checkpoints:
+            raise ValueError("has both samples and checkpoints; write one of them, a sampler needs no saved samples")
+        if not (self.samples or self.checkpoints):
+            raise ValueError(
+                "has no samples; write where the job saves them: samples: runs/*/samples/*, or checkpoints:"
+            )
+        if self.checkpoints and self.sampler is None:
+            known = ", ".join(catalog.names("samplers"))
+            raise ValueError(f"has checkpoints and no sampler; write what makes images of them; known: {known}")
+        if self.sampler and not self.checkpoints:
+            raise ValueError("has a sampler and no checkpoints; a sampler makes images of checkpoints")
+        return self
 
     @model_validator(mode="after")
     def _identify(self, info: ValidationInfo[Any]) -> Self:

@@ -35,6 +35,8 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: written by a newer metricwatch (schema {current}, this one knows {newest()}); "
             "upgrade metricwatch or name another state folder"
         )
+    # A table is rebuilt by a new one that takes its name: meanwhile what refers to it refers to nothing.
+    connection.execute("PRAGMA foreign_keys = OFF")
     for version, script in migrations():
         if version <= current:
             continue
@@ -44,3 +46,4 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise LedgerError(f"{path}: migration {version:04d} failed: {error}") from error
+    connection.execute("PRAGMA foreign_keys = ON")

@@ -54,8 +54,8 @@ class Source:
 
     def __init__(self, entry: WatchEntry, ledger: Ledger) -> None:
         self.entry = entry
-        self.root = root_of(entry.samples)
-        self.tree = Tree(entry.samples, step_by(entry.step_pattern), entry.markers, entry.every)
+        self.root = root_of(entry.pattern)
+        self.tree = Tree(entry.pattern, step_by(entry.step_pattern), entry.markers, entry.every)
         self.settling = Settling(entry.settle)
         self.pace = Pace(rescan=entry.rescan.total_seconds(), settle=entry.settle.total_seconds())
         self.known = ledger.newest(entry.source)
