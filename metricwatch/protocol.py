@@ -60,10 +60,10 @@ class Evaluate:
     """Score one snapshot: images, or with `sampling` a checkpoint.
 
     path is a directory, or one file; members names files below it (None: every image in it, or the checkpoint is all
-    of the directory). digest is the fingerprint of these files at the time they settled, "" to skip the check. options maps a metric to its options. An
-    image's partners and prompt come from a manifest.jsonl in its own directory, else from the manifest named here, else
-    from content, style (directories, by file stem) and prompt (one text for all). patient: where the GPU has no room,
-    ask to be called again; otherwise those metrics have failed.
+    of the directory). digest is the fingerprint of these files at the time they settled, "" to skip the check. options
+    maps a metric to its options. An image's partners and prompt come from a manifest.jsonl in its own directory, else
+    from the manifest named here, else from content, style (directories, by file stem) and prompt (one text for all).
+    patient: where the GPU has no room, ask to be called again; otherwise those metrics have failed.
     """
 
     job: int

@@ -15,6 +15,7 @@ from metricwatch.config.environment import Overrides, apply_overrides, interpola
 from metricwatch.config.metrics import extractor_problems, known_metrics, read_metrics
 from metricwatch.config.options import UnusableOptionsError, bind_options
 from metricwatch.config.problems import Problem, dotted, from_pydantic, unknown_key
+from metricwatch.config.samplers import read_samplers
 from metricwatch.config.schema import Config, NotifierConfig
 from metricwatch.config.secrets import may_hold_secret, quoted
 from metricwatch.config.source import parse_yaml
@@ -78,13 +79,16 @@ class _Reading:
             self._add(Problem((worked_out,), unknown_key(worked_out, set(Config.model_fields) - _WORKED_OUT)))
         tree.setdefault("tracking", {})
         metrics = read_metrics(tree.get("metrics"), where=self._name, base=self._file.parent)
-        for problem in (*metrics.problems, *extractor_problems(tree.get("extractors"))):
+        samplers = read_samplers(tree.get("watch"), where=self._name, base=self._file.parent)
+        for problem in (*metrics.problems, *extractor_problems(tree.get("extractors")), *samplers.problems):
             self._add(problem)
         context = self._context(metrics.names)
         notify = self._notifiers(tree.get("notify", {}))
         read = {"file": self._file, "notify": notify, "metric_options": metrics.options}
         if "metrics" in tree:
             read["metrics"] = metrics.names
+        if "watch" in tree:
+            read["watch"] = samplers.watch
         config = None
         try:
             config = Config.model_validate({**tree, **read}, context=context)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from metricwatch import catalog, extractors
-from metricwatch.config.options import UnusableOptionsError, bind_options
+from metricwatch.config.options import UnusableOptionsError, bind_options, chosen_options
 from metricwatch.config.problems import Problem
 from metricwatch.config.secrets import quoted
 from metricwatch.errors import PluginError
@@ -68,31 +66,7 @@ def _bound(name: str, options: Any, where: str, base: Path) -> dict[str, Any]:
     if cls is None:
         raise UnusableOptionsError(where, [Problem((), f"the metric {name!r} takes no options")])
     instance = bind_options(cls, {str(key): value for key, value in options.items()}, where, base=base)
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(_chosen(instance), default=_plain))
-    except TypeError as error:
-        raise PluginError(f"the options of metric {name!r} cannot be handed to the worker: {error}") from error
-    return plain
-
-
-def _chosen(options: Any) -> dict[str, Any]:
-    """The fields that differ from their defaults."""
-    values = dataclasses.asdict(options)
-    return {
-        item.name: values[item.name]
-        for item in dataclasses.fields(options)
-        if item.init and getattr(options, item.name) != _default(item)
-    }
-
-
-def _default(item: dataclasses.Field[Any]) -> Any:
-    return item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    return chosen_options(instance, f"metric {name!r}")
 
 
 def known_metrics(names: Any) -> tuple[str, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
 from collections.abc import Mapping
 from datetime import timedelta
@@ -53,6 +54,35 @@ def bind_options(cls: type[Options], raw: Mapping[str, Any], where: str, *, base
     if problems:
         raise UnusableOptionsError(where, problems)
     return instance
+
+
+def chosen_options(options: Any, whose: str) -> dict[str, Any]:
+    """The fields that differ from their defaults, ready for JSON: what the worker is told.
+
+    A default that is written out, or an option that a later version adds, so starts no new series. Raises PluginError
+    for values that have no form in JSON.
+    """
+    values = dataclasses.asdict(options)
+    chosen = {
+        item.name: values[item.name]
+        for item in dataclasses.fields(options)
+        if item.init and getattr(options, item.name) != _default(item)
+    }
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(chosen, default=_in_json))
+    except TypeError as error:
+        raise PluginError(f"the options of {whose} cannot be handed to the worker: {error}") from error
+    return plain
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    return item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+
+
+def _in_json(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 class _Shape(Generic[Options]):

@@ -36,8 +36,8 @@ class LoadedBatch:
 
     kinds are the partners that all of them have. images and partners are empty where nobody had to look at them;
     partners have their image's size. measures hold rows that were known already; measure_keys say under which keys
-    the others are to be kept. unfit says, by extractor, why there are no layer maps of these pictures; failed, which
-    extractors have raised what.
+    the others are to be kept, unless the images were made and will never be seen again. unfit says, by extractor, why
+    there are no layer maps of these pictures; failed, which extractors have raised what.
     """
 
     names: tuple[str, ...]
@@ -50,6 +50,7 @@ class LoadedBatch:
     layers: Mapping[tuple[Role, str], Mapping[str, Tensor]] = field(default_factory=dict)
     measures: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
     measure_keys: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    made: bool = False
     unfit: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, Exception] = field(default_factory=dict)
 
@@ -70,6 +71,7 @@ class LoadedBatch:
             layers={key: {name: each[index] for name, each in maps.items()} for key, maps in self.layers.items()},
             measures={key: tuple(each[row] for row in index) for key, each in self.measures.items()},
             measure_keys={key: tuple(each[row] for row in index) for key, each in self.measure_keys.items()},
+            made=self.made,
             unfit=self.unfit,
             failed=self.failed,
         )
@@ -198,7 +200,8 @@ class BatchMaker:
                 found = self._features(column, pictures[column.role], digests)
                 if found is None:
                     continue
-                rows |= {column.key(digest): row for digest, row in zip(digests, found.numpy(), strict=True)}
+                if not (first.item.made and column.role == "image"):
+                    rows |= {column.key(digest): row for digest, row in zip(digests, found.numpy(), strict=True)}
             else:
                 found = torch.from_numpy(np.stack([prepared.features[column] for prepared in part]))
             features[column.role, column.extractor.name] = found
@@ -218,6 +221,7 @@ class BatchMaker:
                 measure.name: tuple(_measure_key(measure, prepared) for prepared in part)
                 for measure in first.missing_measures
             },
+            made=first.item.made,
             failed=dict(self._failed),
         )
 
@@ -268,12 +272,15 @@ class BatchMaker:
                 found[role, name] = {layer: _rows(each, rows) for layer, each in maps.items()}  # type: ignore[index]
         return found
 
-    def _tensors(self, pictures: Sequence[Pixels]) -> tuple[Tensor, ...]:
+    def _tensors(self, pictures: Sequence[Pixels | Tensor]) -> tuple[Tensor, ...]:
         """uint8 (3, H, W) on the device for each (H, W, 3). Pictures of one size travel together."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
-        for row, picture in enumerate(pictures):
-            by_shape.setdefault(picture.shape, []).append(row)
         tensors: dict[int, Tensor] = {}
+        for row, picture in enumerate(pictures):
+            if isinstance(picture, Tensor):
+                tensors[row] = picture.permute(2, 0, 1)
+            else:
+                by_shape.setdefault(picture.shape, []).append(row)
         for rows in by_shape.values():
             stack = torch.from_numpy(np.stack([pictures[row] for row in rows]))
             moved = stack.to(self._device).permute(0, 3, 1, 2)

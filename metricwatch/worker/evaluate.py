@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -13,24 +14,48 @@ from metricwatch import __version__
 from metricwatch.api import Need
 from metricwatch.errors import InputError, TemporaryError
 from metricwatch.protocol import Configure, Evaluate
-from metricwatch.records import Evaluation, ScoreState, Skipped
-from metricwatch.worker.batches import is_no_room, keep
+from metricwatch.records import Evaluation, KeptSample, ScoreState, Skipped
+from metricwatch.worker.batches import LoadedBatch, is_no_room, keep
 from metricwatch.worker.feature_cache import FeatureCache
 from metricwatch.worker.loading import Extractors
 from metricwatch.worker.log import LogLine, describe, log_failure, one_line
 from metricwatch.worker.pairing import Pairing
 from metricwatch.worker.pairs import PairsDigest
+from metricwatch.worker.pins import pinned
 from metricwatch.worker.pipeline import Pipeline
 from metricwatch.worker.plan import PARTNER_KINDS, Features, Item, Plan, Role, digest_of
 from metricwatch.worker.progress import Progress
 from metricwatch.worker.reference_cache import ReferenceCache
 from metricwatch.worker.references import References
+from metricwatch.worker.sample_plan import SamplePlan
 from metricwatch.worker.samples import check_unchanged, list_samples
+from metricwatch.worker.sampling import Samplers, Session
 from metricwatch.worker.scoring import Scoring, group
 from metricwatch.worker.versions import version
 
 # They decode pictures, prepare them and compute: another version of one may round otherwise.
 _MAKERS = ("torch", "torchvision", "pillow", "timm", "transformers")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Scored:
+    """An evaluation before its metrics are asked: how many images were read, and what else is known of them."""
+
+    scorings: list[Scoring]
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    read: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    pairs: PairsDigest = field(default_factory=PairsDigest)
+    phases: Mapping[str, float] = field(default_factory=dict)
+    kept: tuple[KeptSample, ...] = ()
+
+    def skip(self, path: str, reason: str) -> None:
+        self.skipped.append(Skipped(path=path, reason=one_line(reason)))
+
+    def nothing_of(self, count: int) -> str:
+        """Why none of the images could be used."""
+        first = self.skipped[0]
+        return f"none of {count} could be read; first: {one_line(first.path)}: {first.reason}"
 
 
 class Evaluator:
@@ -50,6 +75,8 @@ class Evaluator:
         self._patient = True
         self._extractors = Extractors(configure, device, log, clock)
         self._cache = FeatureCache(configure.cache, configure.feature_cache_bytes, log)
+        self._samplers = Samplers()
+        self._max_pixels = configure.max_pixels
         self._pipeline = Pipeline(device, self._cache, batch_size=configure.batch_size, max_pixels=configure.max_pixels)
         # All engines of this version are one; a faster one would name itself per extractor.
         self._provenance = {
@@ -71,7 +98,7 @@ class Evaluator:
         )
 
     def evaluate(self, request: Evaluate) -> Evaluation:
-        """Score one snapshot.
+        """Score one snapshot: its images, or the samples that a sampler makes of it.
 
         A metric that cannot be computed gives scores with a state that says why, and the others go on. Raises
         InputError when there is nothing to score or every metric failed, ChangedError when the files are not
@@ -80,37 +107,100 @@ class Evaluator:
         started = self._clock()
         self._patient = request.patient
         before = self._work()
+        scored = self._score_samples(request) if request.sampling else self._score_files(request)
+        self._progress.phase("computing")
+        for scoring in scored.scorings:
+            self._guard(scoring, scoring.compute)
+        _raise_if_all_failed(scored.scorings)
+        common = {**self._provenance, **scored.provenance}
+        seconds = self._clock() - started
+        phases = dict(scored.phases)
+        if phases:
+            phases["score"] = seconds - sum(phases.values())
+        return Evaluation(
+            scores=tuple(
+                score
+                for scoring in scored.scorings
+                for score in scoring.scores(common, scored.pairs.provenance(scoring.kinds, scoring.reads_prompts))
+            ),
+            skipped=tuple(scored.skipped),
+            images=scored.read,
+            seconds=seconds,
+            provenance=common,
+            work={name: count - before.get(name, 0) for name, count in self._work().items()},
+            phases=phases,
+            kept=scored.kept,
+        )
+
+    def _score_files(self, request: Evaluate) -> _Scored:
         self._progress.phase("listing")
         samples = list_samples(request)
         scorings = self._open(request)
         self._attach_references(scorings, request.reference)
         items = self._pair(scorings, Pairing(samples, request))
-        skipped: list[Skipped] = []
-        pairs = PairsDigest()
-        read = self._score(scorings, items, skipped, pairs)
-        check_unchanged(request)
-        if not read:
-            first = skipped[0]
-            raise InputError(
-                f"no images in {request.path}: none of {len(items)} could be read; "
-                f"first: {one_line(first.path)}: {first.reason}"
-            )
-        self._progress.phase("computing")
-        for scoring in scorings:
-            self._guard(scoring, scoring.compute)
-        _raise_if_all_failed(scorings)
-        return Evaluation(
-            scores=tuple(
-                score
-                for scoring in scorings
-                for score in scoring.scores(self._provenance, pairs.provenance(scoring.kinds, scoring.reads_prompts))
-            ),
-            skipped=tuple(skipped),
-            images=read,
-            seconds=self._clock() - started,
-            provenance=dict(self._provenance),
-            work={name: count - before.get(name, 0) for name, count in self._work().items()},
+        scored = _Scored(scorings=scorings)
+        plan = self._begin(scorings)
+        self._progress.phase("scoring", len(items))
+        batches = self._pipeline.run(
+            items, plan, skip=scored.skip, advance=self._progress.advance, patient=self._patient
         )
+        self._feed(scored, batches)
+        check_unchanged(request)
+        if not scored.read:
+            raise InputError(f"no images in {request.path}: {scored.nothing_of(len(items))}")
+        return scored
+
+    def _score_samples(self, request: Evaluate) -> _Scored:
+        assert request.sampling is not None  # noqa: S101 - evaluate() has looked
+        # First of all: networks and references may take minutes to load, and the trainer removes checkpoints.
+        self._progress.phase("pinning")
+        with pinned(request) as pin:
+            if pin.copied:
+                self._log("info", "checkpoint copied", path=one_line(pin.name), bytes=str(pin.copied))
+            sampler = self._samplers.get(request.sampling)
+            plan = SamplePlan(request, sampler.spec)
+            scorings = self._open(request)
+            self._attach_references(scorings, request.reference)
+            items = self._pair(scorings, plan)
+            session = Session(
+                request,
+                sampler,
+                plan,
+                self._pipeline.device,
+                batch_size=self._pipeline.batch_size,
+                max_pixels=self._max_pixels,
+                log=self._log,
+                clock=self._clock,
+            )
+            try:
+                self._progress.phase("loading checkpoint")
+                session.open(pin)
+                return self._sampled(session, scorings, items, pin.name)
+            finally:
+                session.close()
+
+    def _sampled(self, session: Session, scorings: list[Scoring], items: Sequence[Item], name: str) -> _Scored:
+        scored = _Scored(scorings=scorings, provenance=session.provenance())
+        paths = [*session.partner_paths(), *(path for item in items for path in item.partners.values())]
+        pictures = self._pipeline.pictures(paths)
+        self._progress.phase("sampling", len(items))
+        advance = self._progress.advance
+        one = self._pipeline.begin(
+            self._begin(scorings), pictures, skip=scored.skip, advance=advance, patient=self._patient
+        )
+        for lot in session.lots(items, pictures, skip=scored.skip, advance=advance):
+            self._feed(scored, one.batches(lot))
+        self._pipeline.end()
+        if not scored.read and not session.broken:
+            raise InputError(f"no samples of {name}: {scored.nothing_of(len(items))}")
+        if not scored.read:
+            for scoring in scorings:
+                scoring.end(
+                    ScoreState.NON_FINITE, f"none of the {session.broken} samples is finite: the model is broken"
+                )
+        scored.phases = session.seconds
+        scored.kept = tuple(session.kept)
+        return scored
 
     def _work(self) -> dict[str, int]:
         passes = {f"passes {name}": count for name, count in self._extractors.passes().items()}
@@ -151,7 +241,7 @@ class Evaluator:
                     scoring.reference = outcome
         _raise_if_all_failed(scorings)
 
-    def _pair(self, scorings: Sequence[Scoring], pairing: Pairing) -> list[Item]:
+    def _pair(self, scorings: Sequence[Scoring], pairing: Pairing | SamplePlan) -> list[Item]:
         kinds: tuple[Need, ...] = (*PARTNER_KINDS, "prompt")
         wanted = [kind for kind in kinds if self._pairs(scorings, pairing, kind)]
         items = pairing.items(wanted)
@@ -163,7 +253,7 @@ class Evaluator:
         _raise_if_all_failed(scorings)
         return items
 
-    def _pairs(self, scorings: Sequence[Scoring], pairing: Pairing, kind: Need) -> bool:
+    def _pairs(self, scorings: Sequence[Scoring], pairing: Pairing | SamplePlan, kind: Need) -> bool:
         """True when images need a partner of this kind (or a prompt) and may have one."""
         reading = [scoring for scoring in scorings if scoring.reads(kind) and not scoring.ended]
         if not reading:
@@ -179,26 +269,19 @@ class Evaluator:
             scoring.end(ScoreState.NO_PAIRS, obstacle)
         return bool(needing) and not obstacle
 
-    def _score(
-        self, scorings: Sequence[Scoring], items: Sequence[Item], skipped: list[Skipped], pairs: PairsDigest
-    ) -> int:
-        """Feed all images to all metrics that are still in; how many could be read."""
+    def _begin(self, scorings: Sequence[Scoring]) -> Plan:
+        """Get the metrics that are still in ready; what they want of a pass."""
         for scoring in scorings:
             self._guard(scoring, scoring.start)
-        read = 0
-        self._progress.phase("scoring", len(items))
-        for batch in self._pipeline.run(
-            items,
-            plan_of([scoring for scoring in scorings if not scoring.ended], self._context),
-            skip=lambda path, reason: skipped.append(Skipped(path=path, reason=one_line(reason))),
-            advance=self._progress.advance,
-            patient=self._patient,
-        ):
-            read += len(batch)
-            pairs.add(batch)
-            for scoring in scorings:
+        return plan_of([scoring for scoring in scorings if not scoring.ended], self._context)
+
+    def _feed(self, scored: _Scored, batches: Iterable[LoadedBatch]) -> None:
+        """Feed batches to all metrics that are still in."""
+        for batch in batches:
+            scored.read += len(batch)
+            scored.pairs.add(batch)
+            for scoring in scored.scorings:
                 self._guard(scoring, partial(scoring.update, batch, self._extractors, partial(keep, self._cache)))
-        return read
 
     def _guard(self, scoring: Scoring, step: Callable[[], None]) -> None:
         """Run a metric's step unless it has ended; an error ends that metric alone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,10 @@ class Manifest:
     def find(self, name: str) -> Entry | None:
         """The entry for an image file of this name, by name or else by stem; None when there is none."""
         return self._entries.get(name) or self._entries.get(os.path.splitext(name)[0])
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """Each image with its entry, in the order of the lines."""
+        return iter(self._entries.items())
 
     def has(self, field: str) -> bool:
         """True when some entry says something about this field."""

@@ -44,6 +44,11 @@ class Picture:
             return self._pixels, True
 
     @property
+    def failed(self) -> bool:
+        """True once it has proved unusable."""
+        return self._failure is not None
+
+    @property
     def nbytes(self) -> int:
         """The memory that it takes now, content and pixels. Waits for nobody: it may be out of date."""
         content, pixels = self._content, self._pixels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
@@ -26,12 +26,30 @@ class Pipeline:
     """Feeds images to networks on one device, in batches that fit. decodes and found count over its life."""
 
     def __init__(self, device: torch.device, cache: FeatureCache, *, batch_size: int, max_pixels: int) -> None:
-        self._device = device
-        self._cache = cache
-        self._batch_size = max(1, batch_size)
-        self._max_pixels = max_pixels
+        self.device = device
+        self.batch_size = max(1, batch_size)
         self.decodes = 0
         self.found = 0
+        self._cache = cache
+        self._max_pixels = max_pixels
+
+    def pictures(self, paths: Iterable[str]) -> Pictures:
+        """The files of a pass, each named as often as it is used."""
+        return Pictures(paths, self._max_pixels)
+
+    def begin(
+        self,
+        plan: Plan,
+        pictures: Pictures,
+        *,
+        skip: Callable[[str, str], None],
+        advance: Callable[[int], None],
+        patient: bool = True,
+    ) -> Pass:
+        """A pass over items that come in several lots, whose files are among these pictures. See run()."""
+        preparer = Preparer(plan, pictures, self._cache)
+        maker = BatchMaker(plan, self._cache, self.device, self.batch_size, patient=patient)
+        return Pass(self, preparer, maker, skip=skip, advance=advance, patient=patient)
 
     def run(
         self,
@@ -52,29 +70,51 @@ class Pipeline:
         extractor has failed then, as one that raises anything else has: its metrics end, the others go on; and an image
         that could not be decoded is skipped for NO_ROOM.
         """
-        maker = BatchMaker(plan, self._cache, self._device, self._batch_size, patient=patient)
-        for chunk in self._chunks(items, plan, skip, advance, patient=patient):
-            yield from maker.batches(chunk)
-            advance(len(chunk))
+        pictures = self.pictures(path for item in items for path in (item.path, *item.partners.values()))
+        yield from self.begin(plan, pictures, skip=skip, advance=advance, patient=patient).batches(items)
+        self.end()
+
+    def end(self) -> None:
+        """A pass is over: the cache may note what was used."""
         self._cache.note_use()
 
-    def _chunks(
+
+class Pass:
+    """One pass: what has proved to fit, and what has failed, holds for all of its lots."""
+
+    def __init__(
         self,
-        items: Sequence[Item],
-        plan: Plan,
+        pipeline: Pipeline,
+        preparer: Preparer,
+        maker: BatchMaker,
+        *,
         skip: Callable[[str, str], None],
         advance: Callable[[int], None],
-        *,
         patient: bool,
-    ) -> Iterator[list[Prepared]]:
-        size = self._batch_size
-        paths = [path for item in items for path in (item.path, *item.partners.values())]
-        preparer = Preparer(plan, Pictures(paths, self._max_pixels), self._cache)
+    ) -> None:
+        self._pipeline = pipeline
+        self._preparer = preparer
+        self._maker = maker
+        self._skip = skip
+        self._advance = advance
+        self._patient = patient
+        self._size = pipeline.batch_size
+
+    def batches(self, items: Iterable[Item]) -> Iterator[LoadedBatch]:
+        """The batches that these items become."""
+        decodes, found = self._preparer.decodes, self._preparer.found
+        for chunk in self._chunks(items):
+            yield from self._maker.batches(chunk)
+            self._advance(len(chunk))
+        self._pipeline.decodes += self._preparer.decodes - decodes
+        self._pipeline.found += self._preparer.found - found
+
+    def _chunks(self, items: Iterable[Item]) -> Iterator[list[Prepared]]:
         reader = ReadAhead(
             items,
-            preparer.prepare,
+            self._preparer.prepare,
             weigh=lambda prepared: prepared.nbytes,
-            ahead=2 * self._batch_size,
+            ahead=2 * self._pipeline.batch_size,
             threads=decode_threads(),
         )
         open_chunks: dict[object, list[Prepared]] = {}
@@ -84,27 +124,25 @@ class Pipeline:
                 # What waits to fill a batch takes memory, too.
                 yield from open_chunks.values()
                 open_chunks.clear()
-                size = max(1, size // 2)
-                prepared = _again(preparer, prepared.item, patient=patient)
+                self._size = max(1, self._size // 2)
+                prepared = _again(self._preparer, prepared.item, patient=self._patient)
             for path, reason in prepared.skipped:
-                skip(path, reason)
+                self._skip(path, reason)
             if not prepared.usable:
-                advance(1)
+                self._advance(1)
                 continue
             chunk = open_chunks.setdefault(prepared.likeness, [])
             if chunk and sum(each.area for each in chunk) + prepared.area > _BATCH_PIXELS:
                 yield open_chunks.pop(prepared.likeness)
                 chunk = open_chunks.setdefault(prepared.likeness, [])
             chunk.append(prepared)
-            if len(chunk) >= size:
+            if len(chunk) >= self._size:
                 yield open_chunks.pop(prepared.likeness)
             elif sum(each.area for some in open_chunks.values() for each in some) > _BATCH_PIXELS:
                 # Many unlike items wait: the memory they take together is bounded as well.
                 largest = max(open_chunks, key=lambda key: sum(each.area for each in open_chunks[key]))
                 yield open_chunks.pop(largest)
         yield from open_chunks.values()
-        self.decodes += preparer.decodes
-        self.found += preparer.found
 
 
 def _again(preparer: Preparer, item: Item, *, patient: bool) -> Prepared:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, Self
 
+from torch import Tensor
+
 from metricwatch.api import Need
 from metricwatch.worker.loading import Extractor
 
@@ -16,13 +18,19 @@ Role = Literal["image", "content", "style"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """An image to score: its name, its file, the files of its partners by kind, its prompt, and what it lacks."""
+    """An image to score: its name, its file, the files of its partners by kind, its prompt, and what it lacks.
+
+    made: an image that was made for this evaluation, and that no file holds: path is then what people know it by.
+    loaded: pictures that are on the device already, that image among them. All are uint8, (H, W, 3).
+    """
 
     name: str
     path: str
     partners: Mapping[Need, str] = field(default_factory=dict)
     prompt: str = ""
     missing: tuple[str, ...] = ()
+    made: bool = False
+    loaded: Mapping[Role, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

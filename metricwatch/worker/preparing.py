@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from metricwatch.api import Need
 from metricwatch.worker.containers import UnusableImageError
@@ -26,7 +29,7 @@ class Prepared:
     usable: bool = True
     no_room: bool = False
     digests: dict[Role, bytes] = field(default_factory=dict)
-    pixels: dict[Role, Pixels] = field(default_factory=dict)
+    pixels: dict[Role, Pixels | Tensor] = field(default_factory=dict)
     features: dict[Features, Row] = field(default_factory=dict)
     measures: dict[Measure, Row] = field(default_factory=dict)
     missing_features: tuple[Features, ...] = ()
@@ -50,8 +53,8 @@ class Prepared:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its pictures."""
-        return sum(picture.nbytes for picture in self.pixels.values())
+        """Bytes of the pictures that were decoded for it."""
+        return sum(picture.nbytes for role, picture in self.pixels.items() if role not in self.item.loaded)
 
 
 class Preparer:
@@ -80,8 +83,11 @@ class Preparer:
     def _prepare(self, item: Item) -> Prepared:
         prepared = Prepared(item=item)
         # All uses are taken whatever happens, so that shared pictures are forgotten in time.
-        opened: dict[Role, Picture] = {"image": self._pictures.use(item.path)}
+        opened: dict[Role, Picture] = {} if item.made else {"image": self._pictures.use(item.path)}
         opened |= {kind: self._pictures.use(path) for kind, path in item.partners.items()}  # type: ignore[misc]
+        if item.made:
+            # Like no other: nothing that is kept can be about it.
+            prepared.digests["image"] = os.urandom(16)
         for role, picture in opened.items():
             try:
                 prepared.digests[role] = picture.digest
@@ -92,6 +98,9 @@ class Preparer:
         prepared.skipped.extend((item.path, reason) for reason in item.missing)
         self._look_up(prepared)
         for role in sorted(self._needed(prepared)):
+            if role in item.loaded:
+                prepared.pixels[role] = item.loaded[role]
+                continue
             try:
                 prepared.pixels[role], decoded = opened[role].pixels()
             except UnusableImageError as error:
@@ -132,7 +141,9 @@ class Preparer:
             for measure in self._plan.measures
             if prepared.kinds.issuperset(measure.kinds)
         }
-        rows = self._cache.load([*features.values(), *measures.values()])
+        made = prepared.item.made
+        wanted = [key for column, key in features.items() if not (made and column.role == "image")]
+        rows = self._cache.load(wanted if made else [*wanted, *measures.values()])
         prepared.features = {column: rows[key] for column, key in features.items() if key in rows}
         prepared.measures = {measure: rows[key] for measure, key in measures.items() if key in rows}
         prepared.missing_features = tuple(column for column in features if column not in prepared.features)

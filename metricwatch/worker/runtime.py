@@ -99,7 +99,7 @@ class Worker:
         faults.reached("worker:answered")
 
     def _failure(self, request: Evaluate, error: Exception) -> Failure:
-        from metricwatch.worker.samples import ChangedError
+        from metricwatch.worker.samples import ChangedError, GoneError
 
         log_failure(self._channel.log, "evaluation failed", error, job=str(request.job), path=request.path)
         return Failure(
@@ -108,6 +108,7 @@ class Worker:
             reason=one_line(describe(error)),
             retryable=isinstance(error, TemporaryError | MemoryError),
             changed=isinstance(error, ChangedError),
+            gone=isinstance(error, GoneError),
         )
 
     def _configuration(self) -> Configure:

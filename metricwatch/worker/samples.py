@@ -14,6 +14,10 @@ class ChangedError(InputError):
     """The files are no longer those of the snapshot: a newer revision will follow."""
 
 
+class GoneError(ChangedError):
+    """The files are not there any more, none of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleSet:
     """The image files of a snapshot, by name, in one directory; manifest is the path of the one there, or None."""

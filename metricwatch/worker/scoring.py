@@ -26,6 +26,8 @@ from metricwatch.worker.versions import make_of
 
 # What a score depends on, beside the images: two scores compare only when all of it is the same.
 SERIES_KEYS = ("extractor_digest", "protocol", "precision", "reference_digest", "options")
+# And, where a sampler has made the images, what it is and how it was asked.
+SAMPLER_KEY = "sampler_digest"
 Keep = Callable[[Mapping[bytes, Row]], None]
 
 
@@ -160,6 +162,8 @@ class Scoring:
         measured = [np.asarray(numbers, dtype=np.float64) for numbers in _measured(metric, part)]
         metric.take(part.names, [row.tolist() for row in measured])
         metric.attend(part)
+        if batch.made:
+            return
         keys = batch.measure_keys[self.name]
         keep({keys[row]: numbers for row, numbers in zip(rows, measured, strict=True)})
 
@@ -236,7 +240,8 @@ class Scoring:
         """A score for each key that was asked for, with its provenance: `common` and what this metric adds to it.
 
         Provenance keys: extractor, extractor_digest, protocol, reference_digest, options, names_digest, pairs_digest
-        (each where it applies), and from `common` precision, engine, device, torch, metricwatch.
+        (each where it applies), and from `common` precision, engine, device, torch, metricwatch, and with a sampler
+        sampler and sampler_digest.
         """
         provenance = {**common, **self._provenance(), **(pairs if self.kinds or self.reads_prompts else {})}
         wanted = self.keys()
@@ -322,4 +327,6 @@ def _text(options: Mapping[str, Any]) -> str:
 def _series(key: str, provenance: Mapping[str, str]) -> str:
     """Hash of what two scores must share to be compared: everything but machine, versions and engine."""
     parts = [key, *(provenance.get(name, "") for name in SERIES_KEYS)]
+    if SAMPLER_KEY in provenance:
+        parts.append(provenance[SAMPLER_KEY])
     return blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
