@@ -1,7 +1,8 @@
-"""Which files make a sample set, and the fingerprint that tells when one of them changed."""
+"""Which files make a sample set or a checkpoint, and the fingerprint that tells when one of them changed."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable
@@ -15,6 +16,17 @@ MANIFEST = "manifest.jsonl"
 
 # What writers call a file that is not finished yet.
 _TEMPORARY_SUFFIXES = (".tmp", ".temp", ".part", ".partial", ".incomplete", ".swp", "~")
+
+# The largest sharded checkpoints have some thousands of files; more than this is a whole training folder.
+MOST_FILES = 20_000
+
+# The index of a torch distributed checkpoint: hidden, and part of it.
+DCP_INDEX = ".metadata"
+
+# Beside the weights, and none of them: a log grows for as long as the job runs, a marker may come late.
+_MARKER = "_SUCCESS"
+_LOG_SUFFIXES = (".log", ".lock")
+_LOG_PREFIX = "events.out.tfevents"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +90,67 @@ def entries(directory: str, names: Iterable[str]) -> tuple[FileEntry, ...]:
         except OSError:
             continue
     return tuple(found)
+
+
+def everything(directory: str) -> list[FileEntry]:
+    """The regular files at any depth below a directory, names relative with "/", sorted by name.
+
+    A link to a file counts as the file; a link to a directory is not followed. What vanishes while we look is left
+    out. Raises OSError when a directory cannot be read, or with more than 20,000 files and directories.
+    """
+    found: list[FileEntry] = []
+    folders, seen = [""], 0
+    while folders:
+        below = folders.pop()
+        try:
+            listed = os.scandir(os.path.join(directory, below) if below else directory)
+        except (FileNotFoundError, NotADirectoryError):
+            if below:
+                continue
+            raise
+        with listed:
+            for item in listed:
+                seen += 1
+                if seen > MOST_FILES:
+                    reason = f"more than {MOST_FILES:,} files lie in it; name the checkpoints alone"
+                    raise OSError(errno.E2BIG, reason, directory)
+                try:
+                    if item.is_dir(follow_symlinks=False):
+                        folders.append(f"{below}{item.name}/")
+                    elif item.is_file():
+                        found.append(FileEntry.of(below + item.name, item.stat()))
+                except OSError:
+                    continue
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def tree(directory: str) -> list[FileEntry]:
+    """What makes a directory a checkpoint: all finished files below it, but for logs and markers.
+
+    Names, order and errors as of everything(). Its fingerprint is the digest of a checkpoint that is a directory.
+    """
+    return [entry for entry in everything(directory) if belongs(entry.name)]
+
+
+def belongs(name: str) -> bool:
+    """True for the name of a checkpoint's own file, relative to the checkpoint's directory."""
+    *folders, last = name.split("/")
+    if last in {_MARKER, DCP_INDEX}:
+        return last == DCP_INDEX and not any(map(is_temporary, folders))
+    if last.lower().endswith(_LOG_SUFFIXES) or last.startswith(_LOG_PREFIX):
+        return False
+    return not any(map(is_temporary, (*folders, last)))
+
+
+def is_being_written(name: str) -> bool:
+    """True for the temporary name of a checkpoint's file, relative to its directory: model.pt.tmp, .model.pt.Xy12.
+
+    Other hidden files (.gitattributes, .DS_Store) are no sign of anything.
+    """
+    return any(
+        part != DCP_INDEX and is_temporary(part) and (not part.startswith(".") or "." in part[1:] or "tmp" in part)
+        for part in name.split("/")
+    )
 
 
 def images(entries: Iterable[FileEntry]) -> list[FileEntry]:

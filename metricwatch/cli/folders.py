@@ -26,11 +26,10 @@ def inspect_entry(where: str, entry: WatchEntry) -> Iterator[Finding]:
 
 
 def _steps(item: str, entry: WatchEntry) -> Finding:
-    from metricwatch.watch.layouts import step_by
-    from metricwatch.watch.scan import root_of, scan
+    from metricwatch.watch.scan import root_of, scan_entry
 
     pattern = entry.pattern
-    found = scan(pattern, step_by(entry.step_pattern), entry.markers, entry.every)
+    found = scan_entry(entry)
     if found.clashes:
         step, one, other = found.clashes[0]
         return warning(item, f"{one} and {other} both claim step {step}; make the pattern narrower or set step_pattern")

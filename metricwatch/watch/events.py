@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
-from watchdog.events import DirMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.events import DirMovedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
@@ -29,7 +29,7 @@ _RECONCILE_LOG = "watchdog.observers.inotify"
 
 @dataclass(slots=True)
 class Hints:
-    """Paths that something happened to since the last look; renamed ones are directories that arrived whole.
+    """Paths that something happened to since the last look; renamed ones are files and directories that arrived whole.
 
     lost says that there was more, and nobody knows where.
     """
@@ -93,6 +93,8 @@ class EventHints(FileSystemEventHandler):
             self._hints.touched |= touched
             if isinstance(event, DirMovedEvent) and event.dest_path:
                 self._hints.renamed.add(os.fsdecode(event.dest_path))
+            elif isinstance(event, FileMovedEvent):
+                self._hints.renamed |= touched & {os.fsdecode(event.dest_path)}
             if len(self._hints.touched) > _MOST_TOUCHED:
                 self._hints = Hints(lost=True)
         self._wake()

@@ -7,6 +7,9 @@ from datetime import timedelta
 
 # A file under a temporary name asks for this much more quiet; after that its writer is taken to have died.
 UNFINISHED_FACTOR = 12
+# A checkpoint whose last file is there need be quiet no longer than this: what may still follow (random states of
+# another process, Lightning's meta.pt) follows at once.
+_VOUCHED_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -20,7 +23,8 @@ class Settling:
 
     A step is settled when its marker is there, when it came by atomic rename, or when nothing about its files has
     changed for the quiet time over at least two looks. The second look matters: network file systems show a file
-    before its last block. While an image has a temporary name the quiet time is twelve times as long.
+    before its last block. While something is known to be unfinished the quiet time is twelve times as long; where the
+    file is there that a checkpoint's format writes last it is a second at most.
     """
 
     def __init__(self, quiet: timedelta) -> None:
@@ -37,6 +41,7 @@ class Settling:
         marked: bool,
         renamed: bool,
         unfinished: bool = False,
+        vouched: bool = False,
     ) -> bool:
         """Take note of a look that took from began to ended; True when the step is settled (it is then forgotten).
 
@@ -49,7 +54,8 @@ class Settling:
         if before is None or before.activity != activity:
             self._seen[step] = _Observation(activity, ended)
             return False
-        if began - before.since < self._quiet * (UNFINISHED_FACTOR if unfinished else 1):
+        quiet = min(self._quiet, _VOUCHED_SECONDS) if vouched else self._quiet
+        if began - before.since < quiet * (UNFINISHED_FACTOR if unfinished else 1):
             return False
         del self._seen[step]
         return True

@@ -12,11 +12,10 @@ import structlog
 from metricwatch.config.watching import WatchEntry
 from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.watch.events import Hints
-from metricwatch.watch.layouts import step_by
 from metricwatch.watch.pace import Pace
-from metricwatch.watch.scan import Candidate, Contents
+from metricwatch.watch.scan import Candidate, Contents, tree_of
 from metricwatch.watch.settle import Settling
-from metricwatch.watch.tree import COARSEST_SECONDS, Tree, is_text, root_of
+from metricwatch.watch.tree import COARSEST_SECONDS, is_text, root_of
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +54,7 @@ class Source:
     def __init__(self, entry: WatchEntry, ledger: Ledger) -> None:
         self.entry = entry
         self.root = root_of(entry.pattern)
-        self.tree = Tree(entry.pattern, step_by(entry.step_pattern), entry.markers, entry.every)
+        self.tree = tree_of(entry)
         self.settling = Settling(entry.settle)
         self.pace = Pace(rescan=entry.rescan.total_seconds(), settle=entry.settle.total_seconds())
         self.known = ledger.newest(entry.source)
@@ -76,6 +75,7 @@ class Source:
         self.look_turns = Turns()
         self._young: dict[int, tuple[int, float]] = {}
         self._reported: set[str] = set()
+        self._clashes: set[str] = set()
         self._slow = False
 
     def take(self, hints: Hints) -> None:
@@ -146,7 +146,12 @@ class Source:
             reason = "its name carries no step; set `step_pattern`" if is_text(path) else "its name is not UTF-8"
             self.report_once("watch.ignored", path, reason=reason)
         for step, first, second in self.tree.clashes:
-            self.report_once("watch.clash", second, step=step, reason=f"{first} has the same step and is used")
+            told_as = self.tree.kind.clash(first, second)
+            if told_as in self._clashes or len(self._clashes) > _MOST_REPORTED:
+                continue
+            reason = f"{first} has the same step and is used{self.tree.kind.advice}"
+            self.report_once("watch.clash", second, step=step, reason=reason)
+            self._clashes.add(told_as)
         self.tree.ignored.clear()
         self.tree.clashes.clear()
 

@@ -184,12 +184,21 @@ class Watcher:
             # Just created, or emptied: nothing to settle until something is in it.
             source.settling.forget(step)
             return
+        contents = candidate.kind.judge(candidate, contents)
+        ended = self._clock.monotonic()
         # A marker says that the first write is complete. Of a rewrite it says nothing: it may be the old one.
         marked = contents.marked and known is None
         # An event may come late, when the next write into the directory has begun.
-        renamed = contents.untouched and candidate.path in source.renamed
+        renamed = contents.untouched and candidate.arrival in source.renamed
         settled = source.settling.look(
-            step, contents.activity, began, ended, marked=marked, renamed=renamed, unfinished=contents.unfinished
+            step,
+            contents.activity,
+            began,
+            ended,
+            marked=marked,
+            renamed=renamed,
+            unfinished=contents.unfinished,
+            vouched=contents.vouched and known is None,
         )
         if settled:
             source.held[step] = Settled(candidate, contents, began)

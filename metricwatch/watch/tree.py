@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from metricwatch import listing
+from metricwatch.watch.kinds import Kind
 from metricwatch.watch.layouts import StepOf
 
 # Two changes this close together may carry the same directory time: FAT counts in 2 s, most others far finer.
 COARSEST_SECONDS = 2.0
 
 
-class _Kind(IntEnum):
+class _Role(IntEnum):
     OTHER = 0
     DIRECTORY = 1
-    IMAGE = 2
+    FILE = 2
     MARKER = 3
     STEPLESS = 4
 
@@ -28,15 +28,22 @@ class _Item(NamedTuple):
     """A name in a listed directory. identity tells when the name stands for something else than before."""
 
     identity: int
-    kind: _Kind
+    role: _Role
     step: int
 
 
 class Place(NamedTuple):
-    """Where a step lies: its own directory, or the files of a flat one. Of two the smaller is taken."""
+    """Where a step lies: its own directory, or the files of a flat one. Of two the smaller is taken.
+
+    name is that of the step's only file, where each file is a step of its own.
+    """
 
     flat: bool
     path: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return os.path.join(self.path, self.name) if self.name else self.path
 
 
 class _Folder:
@@ -48,7 +55,7 @@ class _Folder:
         self.since = 0.0
         self.sure = False
         self.items: dict[str, _Item] = {}
-        self.images: dict[int, set[str]] = {}
+        self.files: dict[int, set[str]] = {}
         self.markers: dict[int, set[str]] = {}
 
 
@@ -59,9 +66,11 @@ class Tree:
     shows in a step's own files and times, which is the caller's part.
     """
 
-    def __init__(self, pattern: str, step_of: StepOf, markers: Sequence[str], every: int | None) -> None:
+    def __init__(self, pattern: str, step_of: StepOf, markers: Sequence[str], every: int | None, kind: Kind) -> None:
+        self.kind = kind
         self._parents, self._last = os.path.split(pattern)
-        self._stem = _stem(self._last)
+        self._depth = pattern.count(os.sep)
+        self._stems = kind.stems(self._last)
         self._step_of = step_of
         self._markers = tuple(markers)
         self._every = every
@@ -98,12 +107,27 @@ class Tree:
         return changed
 
     def members(self, step: int) -> tuple[str, list[str], list[str]]:
-        """The directory, image names and marker names of a flat step."""
-        folder = self._folders[self.steps[step].path]
-        return folder.path, sorted(folder.images[step]), sorted(folder.markers.get(step, ()))
+        """The directory, file names and marker names of a flat step."""
+        place = self.steps[step]
+        folder = self._folders[place.path]
+        if place.name:
+            return (
+                folder.path,
+                [place.name],
+                self._markers_of(folder, step, place.name, os.path.splitext(place.name)[0]),
+            )
+        return folder.path, sorted(folder.files[step]), sorted(folder.markers.get(step, ()))
+
+    def markers_beside(self, step: int) -> tuple[str, list[str]]:
+        """The folder of a step that is a directory, and the names of the markers in it that are for this step."""
+        parent, name = os.path.split(self.steps[step].path)
+        folder = self._folders[parent]
+        return parent, self._markers_of(folder, step, name) if self.kind.single else []
 
     def step_at(self, path: str) -> int | None:
         """The step that this path belongs to: its directory, a file in that, or a file of a flat step."""
+        if self.kind.deep:
+            path = os.sep.join(path.split(os.sep)[: self._depth + 1])
         for candidate in (path, os.path.dirname(path)):
             parent, name = os.path.split(candidate)
             folder = self._folders.get(parent)
@@ -111,6 +135,9 @@ class Tree:
             if item is not None and item.step >= 0:
                 return item.step
         return None
+
+    def _markers_of(self, folder: _Folder, step: int, *names: str) -> list[str]:
+        return sorted(marker for marker in folder.markers.get(step, ()) if self._without_marker(marker) in names)
 
     def _list(self, folder: _Folder, changed: set[int]) -> None:
         before, items = folder.items, {}
@@ -138,10 +165,11 @@ class Tree:
 
     def _classify(self, entry: os.DirEntry[str], identity: int) -> _Item | None:
         name = entry.name
-        other = _Item(identity, _Kind.OTHER, -1)
-        # "001000.done" says that the files 001000_*.png are complete.
-        is_marker = name.endswith(self._markers) and fnmatch.fnmatch(self._without_marker(name), self._stem)
-        if not is_marker and (listing.is_temporary(name) or not fnmatch.fnmatch(name, self._last)):
+        other = _Item(identity, _Role.OTHER, -1)
+        is_marker = name.endswith(self._markers) and any(
+            fnmatch.fnmatch(self._without_marker(name), stem) for stem in self._stems
+        )
+        if not is_marker and (self.kind.is_temporary(name) or not fnmatch.fnmatch(name, self._last)):
             return other
         try:
             is_directory = entry.is_dir()
@@ -150,30 +178,30 @@ class Tree:
         except OSError:
             return None
         if is_directory:
-            kind = _Kind.DIRECTORY
+            role = _Role.DIRECTORY
         elif is_marker:
-            kind = _Kind.MARKER
-        elif listing.is_image(name):
-            kind = _Kind.IMAGE
+            role = _Role.MARKER
+        elif self.kind.is_file(name):
+            role = _Role.FILE
         else:
             return other
-        step = self._step_of(self._without_marker(name) if kind is _Kind.MARKER else name, is_directory)
+        step = self._step_of(self._without_marker(name) if role is _Role.MARKER else name, is_directory)
         if step is None or not is_text(entry.path):
-            return other if kind is _Kind.MARKER else _Item(identity, _Kind.STEPLESS, -1)
+            return other if role is _Role.MARKER else _Item(identity, _Role.STEPLESS, -1)
         if self._every is not None and step % self._every:
             return other
-        return _Item(identity, kind, step)
+        return _Item(identity, role, step)
 
     def _add(self, folder: _Folder, name: str, item: _Item, changed: set[int]) -> None:
-        match item.kind:
-            case _Kind.STEPLESS:
+        match item.role:
+            case _Role.STEPLESS:
                 self.ignored.append(os.path.join(folder.path, name))
-            case _Kind.DIRECTORY:
+            case _Role.DIRECTORY:
                 self._claim(item.step, Place(flat=False, path=os.path.join(folder.path, name)))
-            case _Kind.IMAGE:
-                folder.images.setdefault(item.step, set()).add(name)
-                self._claim(item.step, Place(flat=True, path=folder.path))
-            case _Kind.MARKER:
+            case _Role.FILE:
+                folder.files.setdefault(item.step, set()).add(name)
+                self._claim(item.step, self._flat_place(folder, name))
+            case _Role.MARKER:
                 folder.markers.setdefault(item.step, set()).add(name)
         if item.step >= 0:
             changed.add(item.step)
@@ -181,15 +209,19 @@ class Tree:
     def _forget(self, folder: _Folder, name: str, item: _Item, changed: set[int]) -> None:
         if item.step >= 0:
             changed.add(item.step)
-        if item.kind is _Kind.DIRECTORY:
+        if item.role is _Role.DIRECTORY:
             self._release(item.step, Place(flat=False, path=os.path.join(folder.path, name)))
-        elif item.kind in {_Kind.IMAGE, _Kind.MARKER}:
-            names = folder.images if item.kind is _Kind.IMAGE else folder.markers
+        elif item.role in {_Role.FILE, _Role.MARKER}:
+            names = folder.files if item.role is _Role.FILE else folder.markers
             names[item.step].discard(name)
-            if not names[item.step]:
+            is_last = not names[item.step]
+            if is_last:
                 del names[item.step]
-                if item.kind is _Kind.IMAGE:
-                    self._release(item.step, Place(flat=True, path=folder.path))
+            if item.role is _Role.FILE and (is_last or self.kind.single):
+                self._release(item.step, self._flat_place(folder, name))
+
+    def _flat_place(self, folder: _Folder, name: str) -> Place:
+        return Place(flat=True, path=folder.path, name=name if self.kind.single else "")
 
     def _drop(self, folder: _Folder, changed: set[int]) -> None:
         for name, item in folder.items.items():
@@ -207,7 +239,7 @@ class Tree:
         self.steps[step], other = sorted((first, place))
         rivals.discard(self.steps[step])
         rivals.add(other)
-        self.clashes.append((step, self.steps[step].path, other.path))
+        self.clashes.append((step, str(self.steps[step]), str(other)))
 
     def _release(self, step: int, place: Place) -> None:
         rivals = self._rivals.get(step, set())
@@ -249,12 +281,8 @@ def root_of(pattern: str) -> str:
     return root
 
 
-def concerns(pattern: str, path: str) -> bool:
-    """True when something at this path may change what the glob matches, or what lies in a match."""
+def concerns(pattern: str, path: str, *, deep: bool = False) -> bool:
+    """True when something at this path may change what the glob matches, or what lies in a match (deep: far down)."""
     parents, found = os.path.dirname(pattern).split(os.sep), path.split(os.sep)
-    return 1 <= len(found) - len(parents) <= 2 and all(map(fnmatch.fnmatch, found, parents))  # noqa: PLR2004
-
-
-def _stem(pattern: str) -> str:
-    stem, suffix = os.path.splitext(pattern)
-    return stem if suffix.lower() in listing.IMAGE_SUFFIXES else pattern
+    below = len(found) - len(parents)
+    return below >= 1 and (deep or below <= 2) and all(map(fnmatch.fnmatch, found, parents))  # noqa: PLR2004

@@ -26,3 +26,8 @@ def watch_entry(root: Path, run: Run, **options: Any) -> WatchEntry:
     entry = WatchEntry.model_construct(**{**defaults, **options})
     entry.__pydantic_private__ = {"_target": run}
     return entry
+
+
+def checkpoint_entry(root: Path, run: Run, pattern: str = "*", **options: Any) -> WatchEntry:
+    """All checkpoints in root whose names match, for this run; options replace the defaults, unchecked."""
+    return watch_entry(root, run, **{"samples": None, "checkpoints": f"{root}/{pattern}", **options})
