@@ -68,9 +68,11 @@ class Sampler(ABC):
 
     Options is a frozen dataclass whose fields are the keys a user may write beside `use: <name>`, or None. Its values
     must have a form in JSON. The keys use, samples, seed, keep and batch_size are the framework's.
+
+    spec is the class's; an instance whose options decide it sets self.spec in __init__.
     """
 
-    spec: ClassVar[SamplerSpec]
+    spec: SamplerSpec
     Options: ClassVar[type[Any] | None] = None
 
     def __init__(self, options: Any = None) -> None:
@@ -79,7 +81,11 @@ class Sampler(ABC):
 
     @abstractmethod
     def open(self, checkpoint: Checkpoint, device: str) -> None:
-        """Load the checkpoint. Raises InputError when it is damaged or of another model."""
+        """Load the checkpoint.
+
+        Raises InputError when it is damaged or of another model, ConfigError where an option names what is not there
+        (a function, a folder).
+        """
 
     @abstractmethod
     def sample(self, request: SampleRequest) -> Sequence[Tensor]:
