@@ -51,12 +51,13 @@ _CLOCK_TOLERANCE = timedelta(seconds=5)
 class Once:
     """How `run --once` ended.
 
-    done and failed count snapshots, failed_scores the metrics that could not be computed on snapshots that are done,
-    rejected what the sink will never take. undelivered and unsent are kept in the ledger for the next run.
+    done, failed and skipped count snapshots, failed_scores the metrics that could not be computed on snapshots that are
+    done, rejected what the sink will never take. undelivered and unsent are kept in the ledger for the next run.
     """
 
     done: int
     failed: int
+    skipped: int
     failed_scores: int
     rejected: int
     undelivered: int
@@ -111,6 +112,8 @@ class App:
                 recycle_after=config.worker.recycle_after,
             ),
             clock=self._clock,
+            state=config.state,
+            picture_sinks=[name for name, sink in sinks.items() if sink.takes_pictures],
             metric_options=config.metric_options,
             composites=config.composites,
         )
@@ -160,7 +163,7 @@ class App:
         with self._turn():
             while not self._stop.is_set() and not self._all_scored(jobs):
                 counts = jobs.job_counts()
-                finished = sum(counts[state] - before[state] for state in ("done", "failed", "quarantined"))
+                finished = sum(counts[state] - before[state] for state in ("done", "failed", "quarantined", "skipped"))
                 left = jobs.unfinished(self.sources) + self.watcher.settling()
                 progress(self.supervisor.progress, finished, finished + left)
                 self._wait_once()
@@ -174,6 +177,7 @@ class App:
         return Once(
             done=after["done"] - before["done"],
             failed=sum(after[state] - before[state] for state in ("failed", "quarantined")),
+            skipped=after["skipped"] - before["skipped"],
             failed_scores=scores.failed() - failed_before,
             rejected=deliveries.rejections() - rejected_before,
             undelivered=deliveries.pending(),

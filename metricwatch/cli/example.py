@@ -84,6 +84,27 @@ watch:
     # How often to look, beside the file system's own notifications.
     #rescan: 10s
 
+    # When steps come faster than scores: every one (the default), the latest alone, or the newest first. At most so
+    # many wait; older ones are skipped, and recorded as skipped.
+    #backlog:
+    #  policy: newest_first
+    #  most: 20
+
+    # A job that saves checkpoints and no images: each match is a step's file or folder, and a sampler makes the images,
+    # with the same seeds and the same pairs at each step. `metricwatch plugins list` shows the samplers; some need
+    # `pairs`. Beside these keys stand the sampler's own, here latent: the shape of one input of the program.
+  #- run:
+  #    name: other-run
+  #    total_steps: 200000
+  #  checkpoints: "runs/other/checkpoints/*.pt"
+  #  sampler:
+  #    use: torchscript
+  #    latent: [128]
+  #    samples: 64
+  #    seed: 0
+  #    batch_size: 16
+  #    keep: 4                     # so many samples of each step can be looked at in MLflow
+
 # What to compute. `metricwatch plugins list` shows all that is installed: fid, fd_efficientnet_lite0, ssim, ...
 # Metrics that compare with a reference need `reference` above, those that compare pairs need `pairs`. Options stand
 # beside a metric's name: - gram_style_loss: {{normalise: hw}}

@@ -12,12 +12,15 @@ def command(
     config: Annotated[Path | None, typer.Option("-c", "--config", help="The configuration file.")] = None,
     run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Only this run's.")] = None,
     step: Annotated[list[int] | None, typer.Option("--step", metavar="N", help="Only this step. Repeatable.")] = None,
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="Also what the backlog's policy passed over and is still on disk.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Try again what failed: snapshots without scores, metrics that failed, points and messages that were refused.
 
     Scores that a snapshot has already are kept, and not logged a second time. Points and messages belong to no step:
-    with --step they are left alone.
+    with --step they are left alone. What was skipped is scored with --skipped, or when its --step is named.
     """
     from metricwatch.cli import console
     from metricwatch.config.loader import load_config
@@ -38,7 +41,8 @@ def command(
             names = ", ".join(sorted(item.name for item in known)) or "none yet"
             raise InputError(f"--run {run}: the ledger has no such run; it has {names}")
         # Of the others nobody would take it up.
-        found = failures(db, runs=[item.key for item in chosen if item.key in watched], steps=step or None)
+        runs = [item.key for item in chosen if item.key in watched]
+        found = failures(db, runs=runs, steps=step or None, skipped=skipped)
         retries = Retries(db)
         for kind, targets in found.ids.items():
             retries.request(kind, targets)
@@ -48,13 +52,23 @@ def command(
     unwatched = sorted(item.name for item in chosen if item.key not in watched)
     owner = lock.owner(loaded.state)
     if as_json:
-        console.print_json({"daemon": owner, "requested": counts, "gone": found.gone, "unwatched_runs": unwatched})
+        console.print_json(
+            {
+                "daemon": owner,
+                "requested": counts,
+                "gone": found.gone,
+                "skipped_left": found.left,
+                "unwatched_runs": unwatched,
+            }
+        )
         return
     screen = console.messages()
     if found.gone:
         screen.print(f"{found.gone} snapshots are no longer on disk and stay as they are")
     if unwatched:
         screen.print(f"left alone, because the configuration does not watch them: {', '.join(unwatched)}")
+    if found.left:
+        screen.print(f"left alone, because they were skipped: {found.left} snapshots; with --skipped they are scored")
     if not any(counts.values()):
         screen.print("nothing has failed that could be tried again; `metricwatch status` shows what waits by itself")
         return

@@ -67,8 +67,9 @@ def _report(result: Once, *, as_json: bool) -> None:
     if as_json:
         console.print_json(asdict(result))
     screen = console.messages()
-    screen.print(f"{result.done} evaluated, {result.failed} failed")
-    if not (result.done or result.failed):
+    skipped = f", {result.skipped} skipped" if result.skipped else ""
+    screen.print(f"{result.done} evaluated, {result.failed} failed{skipped}")
+    if not (result.done or result.failed or result.skipped):
         screen.print("nothing new to score; `metricwatch check` shows what the configuration matches")
     problems = {
         "snapshots could not be evaluated": result.failed,

@@ -69,6 +69,7 @@ def _document(config: Config, db: Database) -> dict[str, Any]:
             {"run": run, "delivery": identity, "reason": reason} for run, identity, reason in deliveries.rejected()
         ],
         "problems": [asdict(job) for job in ledger.jobs(JobState.FAILED, JobState.QUARANTINED)],
+        "skipped": [asdict(item) for item in ledger.skipped()],
         "notifications": notifications.rows(),
     }
 
@@ -216,6 +217,11 @@ def _events(document: dict[str, Any]) -> Iterator[str]:
         yield f"rejected by the sink: {item['delivery']}: {item['reason']}"
     for job in document["problems"]:
         yield f"{job['state']}: step {job['step']} ({job['path']}): {job['reason']}"
+    for item in document["skipped"]:
+        steps = f"step {item['first_step']}"
+        if item["count"] > 1:
+            steps = f"{item['count']} snapshots, steps {item['first_step']} to {item['last_step']}"
+        yield f"skipped of {names[item['run']]}: {steps}; the newest: {item['reason']}"
     for item in document["notifications"]:
         if item["state"] != "sent":
             reason = item["reason"] or "not tried yet"

@@ -1,8 +1,7 @@
-"""The export stage: drain the outbox into the sinks."""
+"""The export stage: drain the outbox into the sinks, points before pictures."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -12,10 +11,11 @@ from metricwatch import faults
 from metricwatch.api import Sink
 from metricwatch.clock import LONGEST_WAIT, Clock, backoff
 from metricwatch.errors import LedgerError, PermanentError, RunGoneError, TemporaryError
+from metricwatch.export.pictures import PictureExporter
+from metricwatch.export.remote import RemoteRuns
 from metricwatch.records import Delivery, Point
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
-from metricwatch.store.ledger import Ledger
 from metricwatch.store.retries import Retries
 
 log = structlog.get_logger(__name__)
@@ -33,22 +33,22 @@ class Exporter:
 
     def __init__(self, db: Database, sinks: Mapping[str, Sink], clock: Clock) -> None:
         self._db = db
-        self._ledger = Ledger(db)
         self._retries = Retries(db)
         self._sinks = sinks
         self._clock = clock
         self._deliveries = Deliveries(db)
-        self._id_files: dict[str, tuple[int, int, int]] = {}
+        self._runs = RemoteRuns(db)
+        self._pictures = PictureExporter(db, self._runs, clock)
         # The run that each sink served last, and how many deliveries at once went well, by sink and run.
         self._served: dict[str, str] = {}
         self._sizes: dict[tuple[str, str], int] = {}
 
     def tick(self) -> int:
-        """Give one run of each sink its turn; returns how many deliveries were settled.
+        """Give one run of each sink its turn; returns how many deliveries, or pictures, were settled.
 
         Raises LedgerError when the outcome cannot be noted: the batch stays pending and goes again, which is harmless.
         """
-        return self.take_requests() + sum(self._drain(name, sink) for name, sink in self._sinks.items())
+        return self.take_requests() + self._pictures.cap() + sum(map(self._serve, self._sinks))
 
     def take_requests(self) -> int:
         """Queue again what a person wants sent again."""
@@ -59,10 +59,17 @@ class Exporter:
                 self._retries.done("delivery", delivery)
         return len(deliveries)
 
-    def _drain(self, name: str, sink: Sink) -> int:
+    def _serve(self, name: str) -> int:
+        """Points first. Where they have just failed, or there were some, pictures wait for the next turn."""
+        sink = self._sinks[name]
+        settled = self._drain(name, sink)
+        return self._pictures.drain(name, sink) if settled is None else settled
+
+    def _drain(self, name: str, sink: Sink) -> int | None:
+        """Send what is due of one run; returns how many deliveries were settled, None when none was due."""
         due = self._deliveries.due(name, self._clock.now(), _MOST_ITEMS, after=self._served.get(name, ""))
         if not due:
-            return 0
+            return None
         self._served[name] = due[0].run
         end = self._clock.monotonic() + _TURN_SECONDS
         settled = 0
@@ -97,7 +104,7 @@ class Exporter:
     def _attempt(self, name: str, sink: Sink, batch: Sequence[Delivery]) -> int | None:
         """Send a batch. Returns how many were settled, 0 when fewer are to be tried, None when the run must wait."""
         try:
-            run_id = self._run_id(name, sink, batch[0].run)
+            run_id = self._runs.id_of(name, sink, batch[0].run)
             return self._write(sink, run_id, batch)
         except LedgerError:
             raise
@@ -147,48 +154,16 @@ class Exporter:
                 refused.append(f"{key}: {error}")
         if refused or len(pieces) <= 1:
             self._deliveries.reject(delivery, "; ".join(refused) or reason)
-            run = self._name(delivery.run)
+            run = self._runs.name(delivery.run)
             log.error("delivery.rejected", sink=delivery.sink, run=run, reason="; ".join(refused) or reason)
         else:
             self._deliveries.sent([delivery], self._clock.now())
         return 1
-
-    def _run_id(self, name: str, sink: Sink, key: str) -> str:
-        """The sink's run: looked up once and then pinned, so that a deleted one is not replaced behind people's backs.
-
-        A job that is started again may write another id into its file: from then on the points are that run's.
-        """
-        run = self._ledger.run(key)
-        known = self._deliveries.remote_run(name, key)
-        file = _look(run.id_file) if run.id_file else None
-        if known is not None and (file is None or self._id_files.get(key) == file):
-            return known.id
-        remote = sink.find_run(run)
-        faults.reached("run-found:unmarked")
-        if known is None or known.id != remote.id:
-            self._deliveries.remember_remote_run(name, key, remote)
-            log.info("run.found", sink=name, run=run.name, id=remote.id, **({"url": remote.url} if remote.url else {}))
-        # After the commit only: else what the ledger still says would be believed of the new file.
-        if file is not None:
-            self._id_files[key] = file
-        return remote.id
 
     def _postpone(self, batch: Sequence[Delivery], error: TemporaryError) -> None:
         self._resize(batch, len(batch) // 2)
         wait = error.retry_after or backoff(batch[0].attempts + 1, first=_FIRST_RETRY, most=_MOST_RETRY)
         wait = min(wait, LONGEST_WAIT)
         self._deliveries.postpone(batch, str(error), self._clock.now() + wait)
-        name = self._name(batch[0].run)
+        name = self._runs.name(batch[0].run)
         log.warning("delivery.postponed", sink=batch[0].sink, run=name, reason=str(error), seconds=wait.total_seconds())
-
-    def _name(self, key: str) -> str:
-        return self._ledger.run(key).name
-
-
-def _look(path: str) -> tuple[int, int, int] | None:
-    """What tells that a file was written anew, or None when it is not there: what it said last then holds."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,4 +1,4 @@
-"""What may leave the ledger: points that arrived long ago, and runs that nobody watches any more."""
+"""What may leave the ledger: points and pictures that arrived long ago, and runs that nobody watches any more."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _OF_A_RUN = (
     "DELETE FROM rule_marks WHERE run = :run",
     "DELETE FROM remote_runs WHERE run = :run",
     "DELETE FROM deliveries WHERE run = :run",
+    "DELETE FROM pictures WHERE run = :run",
     "DELETE FROM scores WHERE run = :run",
     "DELETE FROM evaluations WHERE run = :run",
     "DELETE FROM jobs WHERE snapshot IN (SELECT id FROM snapshots WHERE run = :run)",
@@ -44,8 +45,32 @@ class Housekeeping:
                 (to_ms(before), _AT_ONCE),
             ).rowcount
 
+    def remove_pictures(self, *, before: datetime) -> int:
+        """Remove some of the rows of pictures that arrived, or were rejected, before then; returns how many.
+
+        A rejected picture has no file any more with which it could be tried again.
+        """
+        with self._db.transaction("old-pictures") as tx:
+            return sum(
+                tx.execute(sql, (to_ms(before), _AT_ONCE)).rowcount
+                for sql in (
+                    """DELETE FROM pictures WHERE id IN
+                         (SELECT id FROM pictures WHERE state = 'sent' AND sent_ms < ? LIMIT ?)""",
+                    """DELETE FROM pictures WHERE id IN
+                         (SELECT id FROM pictures INDEXED BY pictures_rejected
+                          WHERE state = 'rejected' AND created_ms < ? LIMIT ?)""",
+                )
+            )
+
+    def open_jobs(self) -> set[int]:
+        """The jobs that are queued or at work."""
+        return {row["id"] for row in self._db.read("SELECT id FROM jobs WHERE state IN ('queued', 'leased')")}
+
     def idle_runs(self, *, before: datetime, other_than: Collection[str]) -> list[str]:
-        """The runs not among these to which nothing has happened since then, and of which nothing waits."""
+        """The runs not among these to which nothing has happened since then, and of which no point or message waits.
+
+        Pictures that wait do not keep a run: their files would fill the disk for an artifact store that is no more.
+        """
         rows = self._db.read(
             """SELECT key FROM runs WHERE created_ms < :before
                  AND key NOT IN (SELECT value FROM json_each(:kept))

@@ -11,14 +11,12 @@ from datetime import datetime, timedelta
 from metricwatch.clock import from_ms, to_ms
 from metricwatch.records import Job, JobState, Run, Snapshot
 from metricwatch.store.db import Database
+from metricwatch.store.waiting import next_job
 
 _JOB_COLUMNS = """
-  jobs.id AS job_id, jobs.attempt, jobs.crashes, snapshots.id, source, run, step, revision, path, members, digest,
+  jobs.id AS job_id, jobs.attempt, snapshots.id, snapshots.source, run, snapshots.step, revision, path, members, digest,
   images, settled_ms
 """
-
-# With the pauses between tries, a quarter of a minute.
-_TRIES_IN_ORDER = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +28,17 @@ class JobRow:
     revision: int
     path: str
     state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedJobs:
+    """The jobs of a run that were skipped: how many, their lowest and highest step, and why the newest of them was."""
+
+    run: str
+    count: int
+    first_step: int
+    last_step: int
     reason: str
 
 
@@ -129,9 +138,7 @@ class Ledger:
                      (SELECT id FROM snapshots WHERE source = ? AND step = ? AND revision < ?)""",
                 (to_ms(now), source, step, recorded.revision),
             )
-            tx.execute(
-                "INSERT INTO jobs (snapshot, state, created_ms) VALUES (?, 'queued', ?)", (row["id"], to_ms(now))
-            )
+            _queue(tx, row["id"], now)
             return int(row["id"])
 
     def repeat(self, job: int, now: datetime) -> Snapshot | None:
@@ -151,44 +158,34 @@ class Ledger:
             ).fetchone()
             if row is None:
                 return None
-            tx.execute(
-                "INSERT INTO jobs (snapshot, state, created_ms) VALUES (?, 'queued', ?)", (row["id"], to_ms(now))
-            )
+            _queue(tx, row["id"], now, asked=True)
             return _snapshot(row)
 
     # --- written by the supervisor -------------------------------------------------------------------------
 
-    def claim(self, now: datetime, ttl: timedelta, sources: Collection[str]) -> Job | None:
-        """Claim the oldest queued job of these sources that is due, or None. Not renewed within ttl, it lapses.
-
-        A job that waits for another try holds back the later ones of its source, so that rules judge a curve in order;
-        but no longer than its first few tries, for what one snapshot suffers from need not concern the others.
-        """
+    def claim(
+        self,
+        now: datetime,
+        ttl: timedelta,
+        sources: Collection[str],
+        *,
+        newest_first: Collection[str] = (),
+        after: str = "",
+    ) -> Job | None:
+        """Claim the job of these sources that is next, or None: see waiting.next_job. Not renewed in ttl, it lapses."""
         with self._db.transaction("claim") as tx:
-            row = tx.execute(
-                f"""SELECT {_JOB_COLUMNS} FROM jobs INDEXED BY jobs_open
-                    CROSS JOIN snapshots ON snapshots.id = jobs.snapshot
-                    WHERE jobs.state IN ('queued', 'leased')
-                      AND ((jobs.state = 'queued' AND jobs.not_before_ms <= :now)
-                           OR (jobs.state = 'leased' AND jobs.lease_ms <= :now))
-                      AND source IN (SELECT value FROM json_each(:sources))
-                      AND NOT EXISTS (
-                        SELECT 1 FROM jobs AS earlier INDEXED BY jobs_open
-                        CROSS JOIN snapshots AS its ON its.id = earlier.snapshot
-                        WHERE earlier.state IN ('queued', 'leased') AND earlier.state = 'queued'
-                          AND earlier.id < jobs.id AND its.source = snapshots.source
-                          AND earlier.not_before_ms > :now AND earlier.attempt <= :held_back
-                          AND earlier.holds_back)
-                    ORDER BY jobs.id LIMIT 1""",  # noqa: S608 - a constant of ours, no value of the user's
-                {"now": to_ms(now), "sources": json.dumps(list(sources)), "held_back": _TRIES_IN_ORDER},
-            ).fetchone()
-            if row is None:
+            number = next_job(tx, now, sources, newest_first=newest_first, after=after)
+            if number is None:
                 return None
             tx.execute(
                 "UPDATE jobs SET state = 'leased', attempt = attempt + 1, lease_ms = ? WHERE id = ?",
-                (to_ms(now + ttl), row["job_id"]),
+                (to_ms(now + ttl), number),
             )
-            return Job(id=row["job_id"], snapshot=_snapshot(row), attempt=row["attempt"] + 1)
+            row = tx.execute(
+                f"SELECT {_JOB_COLUMNS} FROM jobs JOIN snapshots ON snapshots.id = jobs.snapshot WHERE jobs.id = ?",  # noqa: S608
+                (number,),
+            ).fetchone()
+            return Job(id=number, snapshot=_snapshot(row), attempt=row["attempt"])
 
     def renew(self, job: int, now: datetime, ttl: timedelta) -> None:
         """Push a lease's end away: its worker is alive."""
@@ -218,18 +215,22 @@ class Ledger:
             return int(row["crashes"])
 
     def put_back(self, job: int) -> bool:
-        """Queue a job that gave no scores as if it were new; False when it is none of those."""
+        """Queue a job that gave no scores as if it were new; False when it is none of those.
+
+        A person asked for that: the backlog's policy does not pass it over.
+        """
         with self._db.transaction("put-back") as tx:
             return bool(
                 tx.execute(
                     """UPDATE jobs SET state = 'queued', attempt = 0, crashes = 0, not_before_ms = 0, reason = '',
-                         holds_back = 1, finished_ms = NULL WHERE id = ? AND state IN ('failed', 'quarantined')""",
+                         holds_back = 1, asked = 1, finished_ms = NULL
+                       WHERE id = ? AND state IN ('failed', 'quarantined', 'skipped')""",
                     (job,),
                 ).rowcount
             )
 
     def finish(self, job: int, state: JobState, now: datetime, reason: str = "") -> None:
-        """End a job: done, failed, quarantined or superseded."""
+        """End a job: done, failed, quarantined, superseded or skipped."""
         with self._db.transaction("finish") as tx:
             tx.execute(
                 "UPDATE jobs SET state = ?, lease_ms = NULL, reason = ?, finished_ms = ? WHERE id = ?",
@@ -255,7 +256,7 @@ class Ledger:
 
     def _open_jobs(self, columns: str, condition: str, sources: Collection[str]) -> sqlite3.Row:
         (row,) = self._db.read(
-            f"""SELECT {columns} FROM jobs INDEXED BY jobs_open CROSS JOIN snapshots ON snapshots.id = jobs.snapshot
+            f"""SELECT {columns} FROM jobs INDEXED BY jobs_open
                 WHERE jobs.state IN ('queued', 'leased') AND {condition}
                   AND source IN (SELECT value FROM json_each(?))""",  # noqa: S608 - constants of this class
             (json.dumps(list(sources)),),
@@ -271,7 +272,7 @@ class Ledger:
         """The newest jobs in any of these states; a step that was rewritten since is told by its newest revision."""
         marks = ", ".join("?" * len(states))
         rows = self._db.read(
-            f"""SELECT run, step, revision, path, state, reason FROM jobs
+            f"""SELECT run, snapshots.step, revision, path, state, reason FROM jobs
                 JOIN snapshots ON snapshots.id = jobs.snapshot
                 WHERE state IN ({marks}) AND NOT EXISTS (
                   SELECT 1 FROM snapshots AS newer WHERE newer.source = snapshots.source
@@ -280,6 +281,18 @@ class Ledger:
             (*(state.value for state in states), limit),
         )
         return [JobRow(**dict(row)) for row in rows]
+
+    def skipped(self) -> list[SkippedJobs]:
+        """What was skipped, by run; a step that was rewritten since is told by its newest revision."""
+        rows = self._db.read(
+            """SELECT run, count(*) AS count, min(snapshots.step) AS first_step, max(snapshots.step) AS last_step,
+                 reason, max(jobs.id) AS newest FROM jobs JOIN snapshots ON snapshots.id = jobs.snapshot
+               WHERE state = 'skipped' AND NOT EXISTS (
+                 SELECT 1 FROM snapshots AS newer WHERE newer.source = snapshots.source
+                   AND newer.step = snapshots.step AND newer.revision > snapshots.revision)
+               GROUP BY run ORDER BY run"""
+        )
+        return [SkippedJobs(**{key: row[key] for key in SkippedJobs.__slots__}) for row in rows]
 
     def run(self, key: str) -> Run:
         """A run as the configuration last named it, also when it no longer does. Raises KeyError."""
@@ -292,6 +305,14 @@ class Ledger:
         """All runs ever seen, oldest first."""
         rows = self._db.read("SELECT key, name, id, id_file, total_steps FROM runs ORDER BY created_ms, key")
         return [Run(**dict(row)) for row in rows]
+
+
+def _queue(tx: sqlite3.Connection, snapshot: int, now: datetime, *, asked: bool = False) -> None:
+    tx.execute(
+        """INSERT INTO jobs (snapshot, source, step, state, created_ms, asked)
+           SELECT id, source, step, 'queued', ?, ? FROM snapshots WHERE id = ?""",
+        (to_ms(now), int(asked), snapshot),
+    )
 
 
 def _snapshot(row: sqlite3.Row) -> Snapshot:

@@ -35,15 +35,32 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: written by a newer metricwatch (schema {current}, this one knows {newest()}); "
             "upgrade metricwatch or name another state folder"
         )
+    if current == newest():
+        return
     # A table is rebuilt by a new one that takes its name: meanwhile what refers to it refers to nothing.
     connection.execute("PRAGMA foreign_keys = OFF")
-    for version, script in migrations():
-        if version <= current:
-            continue
-        try:
-            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {version};\nCOMMIT;")
-        except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise LedgerError(f"{path}: migration {version:04d} failed: {error}") from error
-    connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        for version, script in migrations():
+            if version > current:
+                _apply(connection, path, version, script)
+    finally:
+        connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _apply(connection: sqlite3.Connection, path: Path, version: int, script: str) -> None:
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {version};")
+        dangling = connection.execute("PRAGMA foreign_key_check").fetchall()
+        if dangling:
+            tables = ", ".join(sorted({row[0] for row in dangling}))
+            raise LedgerError(
+                f"{path}: migration {version:04d} failed: {len(dangling)} rows refer to what is not there ({tables}); "
+                "nothing was changed; `metricwatch restore` puts a backup in place"
+            )
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: migration {version:04d} failed: {error}") from error
+    finally:
+        # PRAGMA foreign_keys does nothing inside a transaction.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

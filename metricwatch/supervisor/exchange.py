@@ -9,7 +9,7 @@ from typing import Any
 
 from metricwatch.config.watching import WatchEntry
 from metricwatch.protocol import Evaluate
-from metricwatch.records import Evaluation, Job, Point, Score, ScoreState
+from metricwatch.records import Evaluation, Job, KeptSample, Picture, Point, Score, ScoreState
 from metricwatch.store.provenance import comparable, describe_changes, shorten, telling
 from metricwatch.store.scores import Scores
 
@@ -36,6 +36,11 @@ def points_of(evaluation: Evaluation, *, prefix: str, step: int, timestamp_ms: i
         if value is not None
     ]
     return [Point(key=key, value=value, timestamp_ms=timestamp_ms, step=step) for key, value in values]
+
+
+def picture_of(sample: KeptSample, *, prefix: str, step: int, timestamp_ms: int) -> Picture:
+    """A sample on its way to a sink: `<prefix>/samples/<name>`, under which people find it at every step."""
+    return Picture(key=f"{prefix}/samples/{sample.name}", step=step, timestamp_ms=timestamp_ms)
 
 
 def kept(known: Mapping[str, Score], scores: tuple[Score, ...]) -> tuple[Score, ...]:
@@ -115,6 +120,7 @@ def request_for(
     return Evaluate(
         job=job.id,
         path=job.snapshot.path,
+        step=job.snapshot.step,
         members=job.snapshot.members,
         digest=job.snapshot.digest,
         metrics=metrics,

@@ -6,25 +6,27 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import structlog
 
-from metricwatch.clock import Clock, backoff, to_ms
+from metricwatch.clock import Clock, backoff
 from metricwatch.config.composites import Composite
 from metricwatch.config.watching import WatchEntry
-from metricwatch.errors import ConfigError, WorkerError
-from metricwatch.protocol import Failure, Heartbeat, Log, Ready, Reply, Result
-from metricwatch.records import Evaluation, Job, JobState, ScoreState
+from metricwatch.errors import ConfigError, InputError, WorkerError
+from metricwatch.protocol import Evaluate, Failure, Heartbeat, Log, Ready, Reply, Result
+from metricwatch.records import Evaluation, Job, JobState
 from metricwatch.store.db import Database
-from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.retries import Retries
-from metricwatch.store.scores import Scores
-from metricwatch.supervisor.composites import progress_at, with_composites
-from metricwatch.supervisor.exchange import kept, points_of, request_for, scored_before, series_changes, tags_of
+from metricwatch.store.waiting import pass_over
+from metricwatch.supervisor.exchange import request_for
 from metricwatch.supervisor.process import WorkerProcess
+from metricwatch.supervisor.recording import Recorder
+from metricwatch.supervisor.reporting import report, report_passed_over
+from metricwatch.supervisor.workspace import Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -87,26 +89,37 @@ class Supervisor:
         spawn: Callable[[], WorkerProcess],
         policy: Policy,
         clock: Clock,
+        state: Path,
+        picture_sinks: Sequence[str] = (),
         metric_options: Mapping[str, Mapping[str, Any]] | None = None,
         composites: Mapping[str, Composite] = MappingProxyType({}),
     ) -> None:
+        """state: the folder in which the worker pins checkpoints and leaves pictures for the picture_sinks."""
         self._db = db
         self._ledger = Ledger(db)
-        self._scores = Scores(db)
-        self._deliveries = Deliveries(db)
         self._retries = Retries(db)
+        self._workspace = Workspace(state)
+        self._recorder = Recorder(
+            db,
+            prefix=prefix,
+            sinks=sinks,
+            picture_sinks=picture_sinks,
+            composites=composites,
+            workspace=self._workspace,
+        )
         self._entries = {entry.source: entry for entry in entries}
+        self._backlogs = {entry.source: entry.backlog for entry in entries}
+        self._newest_first = {source for source, backlog in self._backlogs.items() if backlog.policy != "every"}
         self._metrics = tuple(metrics)
         self._metric_options = metric_options or {}
-        self._composites = composites
-        self._prefix = prefix
-        self._sinks = sinks
+        self._pictures_wanted = bool(picture_sinks)
         self._spawn = spawn
         self._policy = policy
         self._clock = clock
         self._worker: WorkerProcess | None = None
         self._ready = False
         self._job: Job | None = None
+        self._served = ""
         self._inbox: deque[Reply] = deque()
         self._victim: _Victim | None = None
         self._heard = 0.0
@@ -212,59 +225,24 @@ class Supervisor:
             self._renewed = self._clock.monotonic()
 
     def _on_result(self, job: Job, evaluation: Evaluation) -> None:
-        now = self._clock.now()
-        step = job.snapshot.step
         total_steps = self._entries[job.snapshot.source].target.total_steps
-        p = progress_at(step, total_steps)
-        known = self._scores.of_same_files(job.snapshot)
-        scores = kept(known, evaluation.scores)
-        scores = kept(known, with_composites(scores, self._composites, p, total_steps=total_steps))
-        evaluation = replace(evaluation, scores=scores)
-        keys = [score.key for score in evaluation.scores]
-        if len(set(keys)) != len(keys):
-            twice = ", ".join(sorted({key for key in keys if keys.count(key) > 1}))
-            self._on_failure(job, Failure(job=job.id, reason=f"two metrics gave the same key: {twice}"))
+        try:
+            evaluation, before = self._recorder.record(job, evaluation, self._clock.now(), total_steps=total_steps)
+        except InputError as error:
+            self._on_failure(job, Failure(job=job.id, reason=str(error)))
             return
-        with self._db.transaction("evaluation"):
-            before = scored_before(self._scores, job.snapshot.run, step, evaluation)
-            number = self._scores.record(job, evaluation, now)
-            news = replace(evaluation, scores=tuple(score for score in scores if score is not known.get(score.key)))
-            points = points_of(news, prefix=self._prefix, step=step, timestamp_ms=to_ms(now))
-            tags = tags_of(evaluation, before, step)
-            if points or tags:
-                for sink in self._sinks:
-                    self._deliveries.enqueue(
-                        sink=sink,
-                        run=job.snapshot.run,
-                        identity=f"evaluation/{number}",
-                        points=points,
-                        tags=tags,
-                        now=now,
-                    )
-            self._ledger.finish(job.id, JobState.DONE, now)
         self._free()
         self._evaluated += 1
-        # One field: a plugin's key may be called `step`, too.
-        values = ", ".join(
-            f"{score.key} {score.state.value if score.value is None else format(score.value, '.6g')}"
-            for score in evaluation.scores
-        )
-        log.info("evaluated", run=self._name(job), step=step, images=evaluation.images, scores=values)
-        for score in evaluation.scores:
-            # Of failed ones the worker has said why.
-            if score.state is ScoreState.OK and score.detail:
-                log.warning("score.incomplete", key=score.key, step=step, reason=score.detail)
-            elif score.state not in {ScoreState.OK, ScoreState.FAILED}:
-                log.warning("score.missing", key=score.key, step=step, reason=score.detail)
-        for key, change in series_changes(evaluation, before):
-            log.warning("series.changed", run=self._name(job), step=step, key=key, reason=change)
-        for item in evaluation.skipped:
-            log.warning("image.skipped", step=step, path=item.path, reason=item.reason)
+        report(evaluation, before, run=self._name(job), step=job.snapshot.step)
 
     def _on_failure(self, job: Job, failure: Failure) -> None:
         now = self._clock.now()
-        if failure.changed and self._ledger.has_newer(job.snapshot):
+        if (failure.changed or failure.gone) and self._ledger.has_newer(job.snapshot):
             self._ledger.finish(job.id, JobState.SUPERSEDED, now, "rewritten while it was scored")
+        elif failure.gone:
+            # A trainer that keeps its last checkpoints only: nothing is wrong.
+            self._ledger.finish(job.id, JobState.SKIPPED, now, failure.reason)
+            log.info("job.skipped", run=self._name(job), step=job.snapshot.step, reason=failure.reason)
         elif self._may_try_again(job, failure):
             wait = backoff(job.attempt, first=_FIRST_RETRY, most=_MOST_RETRY)
             # Files that are written anew, or gone, come when they come: nobody waits for them.
@@ -364,16 +342,26 @@ class Supervisor:
         return due is not None and due <= self._clock.now() and self._clock.monotonic() >= self._not_before
 
     def _claim(self, worker: WorkerProcess) -> int:
-        # Jobs of entries that left the configuration wait for their return.
-        job = self._ledger.claim(self._clock.now(), _LEASE, self._entries)
+        now = self._clock.now()
+        with self._db.transaction("claim"):
+            passed = pass_over(self._db, self._backlogs, now)
+            # Jobs of entries that left the configuration wait for their return.
+            job = self._ledger.claim(now, _LEASE, self._entries, newest_first=self._newest_first, after=self._served)
+        report_passed_over(passed, {source: entry.target.name for source, entry in self._entries.items()})
         if job is None:
-            return 0
+            return sum(item.count for item in passed)
         self._job = job
+        self._served = job.snapshot.source
         self._heard = self._renewed = self._progressed = self._clock.monotonic()
-        entry = self._entries[job.snapshot.source]
-        patient = job.attempt <= _MOST_WAITS
-        worker.send(request_for(job, entry, self._metrics, self._metric_options, patient=patient))
+        worker.send(self._request(job))
         return 1
+
+    def _request(self, job: Job) -> Evaluate:
+        entry = self._entries[job.snapshot.source]
+        request = request_for(job, entry, self._metrics, self._metric_options, patient=job.attempt <= _MOST_WAITS)
+        if entry.sampler is None:
+            return request
+        return replace(request, sampling=self._workspace.sampling(job, entry.sampler, pictures=self._pictures_wanted))
 
     def _start_worker(self) -> int:
         self._ready = False

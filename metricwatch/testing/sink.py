@@ -15,6 +15,14 @@
         @pytest.fixture
         def stored_tags(self, server): return lambda run_id: server.read_tags(run_id)
 
+A sink that takes pictures has two more to override:
+
+        @pytest.fixture
+        def stored_pictures(self, server): return lambda run_id: server.read_pictures(run_id)
+
+        @pytest.fixture
+        def delete_run(self, server): return lambda run_id: server.delete(run_id)
+
 The server should be a real one on the loopback interface, kept from test to test: every test uses runs of its
 own. Needs pytest; for telling failures put pytest.register_assert_rewrite("metricwatch.testing") into conftest.py.
 """
@@ -25,6 +33,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,17 +42,19 @@ from typing import Any, ClassVar
 
 import pytest
 
-from metricwatch.api import PermanentError, Point, RemoteRun, Run, Sink, TemporaryError
+from metricwatch.api import PermanentError, Picture, Point, RemoteRun, Run, RunGoneError, Sink, TemporaryError
 from metricwatch.testing import samples
 
 Stored = Callable[[str], Sequence[Point]]
 StoredTags = Callable[[str], Mapping[str, str]]
+StoredPictures = Callable[[str], Sequence[tuple[str, int, bytes]]]
 
 
 class SinkContract:
     """Set `sink` and override the fixtures options, unreachable_options, stored and stored_tags.
 
-    stored and stored_tags read back what the other side holds of one run, by any way but the sink itself.
+    stored and stored_tags read back what the other side holds of one run, by any way but the sink itself. So does
+    stored_pictures, for a sink that takes pictures: each picture's key, step and PNG file. delete_run deletes a run.
     `secrets` are the texts in unreachable_options that may appear nowhere.
     """
 
@@ -65,6 +76,19 @@ class SinkContract:
     @pytest.fixture
     def stored_tags(self) -> StoredTags:
         raise NotImplementedError("override the fixture stored_tags")
+
+    @pytest.fixture
+    def stored_pictures(self) -> StoredPictures:
+        raise NotImplementedError("override the fixture stored_pictures")
+
+    @pytest.fixture
+    def delete_run(self) -> Callable[[str], None]:
+        raise NotImplementedError("override the fixture delete_run")
+
+    @pytest.fixture
+    def takes_pictures(self) -> None:
+        if not self.sink.takes_pictures:
+            pytest.skip("this sink takes no pictures")
 
     @pytest.fixture
     def opened(self, options: Any) -> Iterator[Sink]:
@@ -208,6 +232,71 @@ class SinkContract:
         with pytest.raises(PermanentError):
             opened.write(uuid.uuid4().hex, samples.points(1), {})
 
+    # --- write_picture -------------------------------------------------------------------------------------
+
+    @pytest.mark.usefixtures("takes_pictures")
+    def test_the_same_picture_twice_is_one(
+        self, options: Any, opened: Sink, remote: RemoteRun, stored_pictures: StoredPictures
+    ) -> None:
+        picture, png = Picture(key="quality/samples/0007", step=1000, timestamp_ms=1_760_000_000_123), _png(7)
+        opened.write_picture(remote.id, picture, png)
+        opened.write_picture(remote.id, picture, png)
+        other = self.sink(options)
+        other.write_picture(remote.id, picture, png)
+        other.close()
+        assert list(stored_pictures(remote.id)) == [("quality/samples/0007", 1000, png)]
+
+    @pytest.mark.usefixtures("takes_pictures")
+    def test_every_step_of_every_picture_is_kept_as_it_is(
+        self, opened: Sink, remote: RemoteRun, stored_pictures: StoredPictures
+    ) -> None:
+        sent = [("quality/samples/a", 0), ("quality/samples/a", 2**40), ("quality/samples/b", 2**40), ("c d_e-f.g", 5)]
+        expected = [(key, step, _png(number)) for number, (key, step) in enumerate(sent)]
+        for key, step, png in expected:
+            opened.write_picture(remote.id, Picture(key=key, step=step, timestamp_ms=1_760_000_000_000), png)
+        assert sorted(stored_pictures(remote.id)) == sorted(expected)
+
+    @pytest.mark.usefixtures("takes_pictures")
+    def test_no_key_is_taken_for_another(
+        self, opened: Sink, remote: RemoteRun, stored_pictures: StoredPictures
+    ) -> None:
+        keys = ["a_b", "a+b", "a%b", "ä", "ö", "a/../b", "..", "x" * 300, "x" * 300 + "y", 'say "cheese": #1']
+        for number, key in enumerate(keys):
+            opened.write_picture(remote.id, Picture(key=key, step=1, timestamp_ms=1_760_000_000_000), _png(number))
+        kept = stored_pictures(remote.id)
+        assert len({key for key, _, _ in kept}) == len(keys)
+        assert {png for _, _, png in kept} == {_png(number) for number in range(len(keys))}
+
+    @pytest.mark.usefixtures("takes_pictures")
+    @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", "cut"])
+    def test_what_is_no_picture_is_refused_whole(
+        self, opened: Sink, remote: RemoteRun, stored_pictures: StoredPictures, content: bytes | str
+    ) -> None:
+        png = content if isinstance(content, bytes) else _png(1)[:-40]
+        with pytest.raises(PermanentError, match="broken"):
+            opened.write_picture(remote.id, Picture(key="broken", step=1, timestamp_ms=1), png)
+        assert list(stored_pictures(remote.id)) == []
+
+    @pytest.mark.usefixtures("takes_pictures")
+    def test_a_picture_for_a_run_that_is_deleted_or_unknown_can_wait(
+        self, opened: Sink, remote: RemoteRun, delete_run: Callable[[str], None]
+    ) -> None:
+        picture = Picture(key="a", step=1, timestamp_ms=1)
+        opened.write_picture(remote.id, picture, _png(1))
+        delete_run(remote.id)
+        for run_id in (remote.id, uuid.uuid4().hex):
+            with pytest.raises(RunGoneError):
+                opened.write_picture(run_id, dataclasses.replace(picture, step=2), _png(1))
+
+    @pytest.mark.usefixtures("takes_pictures")
+    def test_nobody_there_is_a_temporary_error_for_pictures_too(self, unreachable_options: Any) -> None:
+        made = self.sink(unreachable_options)
+        with pytest.raises(TemporaryError) as raised:
+            made.write_picture(uuid.uuid4().hex, Picture(key="a", step=1, timestamp_ms=1), _png(1))
+        shown = f"{raised.value!r} {raised.value}"
+        assert not [secret for secret in self.secrets if secret in shown]
+        made.close()
+
     # --- nobody there --------------------------------------------------------------------------------------
 
     def test_nobody_there_is_a_temporary_error_without_secrets(self, unreachable_options: Any, by_name: Run) -> None:
@@ -231,3 +320,14 @@ class SinkContract:
 
 def _sorted(points: Sequence[Point]) -> list[Point]:
     return sorted(points, key=lambda point: (point.key, point.step, point.timestamp_ms, point.value))
+
+
+def _png(number: int) -> bytes:
+    """A small picture of stripes; another one for each number."""
+    from PIL import Image
+
+    image = Image.new("RGB", (48, 32))
+    image.putdata([((x * (number + 3)) % 256, (y * 8) % 256, number % 256) for y in range(32) for x in range(48)])
+    made = io.BytesIO()
+    image.save(made, "PNG")
+    return made.getvalue()

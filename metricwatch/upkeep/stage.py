@@ -13,6 +13,7 @@ from metricwatch.errors import LedgerDamagedError, LedgerError, LedgerUnavailabl
 from metricwatch.store import backups
 from metricwatch.store.db import Database
 from metricwatch.store.housekeeping import Housekeeping
+from metricwatch.upkeep.pictures import StrayPictures
 
 log = structlog.get_logger(__name__)
 
@@ -20,12 +21,16 @@ _LOOK_SECONDS = 600.0
 
 
 class Upkeep:
-    """The only one that removes from the ledger. Copies it before it does, by SQLite's own online backup."""
+    """The only one that removes from the ledger. Copies it before it does, by SQLite's own online backup.
+
+    It also removes the files of pictures that a crash has left behind.
+    """
 
     def __init__(self, db: Database, retention: Retention, runs: Collection[str], clock: Clock) -> None:
         """runs: the keys of those that the configuration names. They are kept, however old."""
         self._db = db
         self._store = Housekeeping(db)
+        self._stray = StrayPictures(db, clock)
         self._retention = retention
         self._runs = runs
         self._clock = clock
@@ -33,12 +38,14 @@ class Upkeep:
         self._next_backup = 0.0
 
     def tick(self) -> int:
-        """Back up and remove what is due; returns how many rows were removed. Each call does a small part."""
+        """Back up and remove what is due; returns how many rows and files were removed. Each call does a small part."""
         if self._clock.monotonic() < self._next_look:
             return 0
         self._back_up()
-        removed = self._store.remove_deliveries(before=self._clock.now() - self._retention.deliveries)
+        before = self._clock.now() - self._retention.deliveries
+        removed = self._store.remove_deliveries(before=before) + self._store.remove_pictures(before=before)
         removed += self._remove_runs()
+        removed += self._stray.remove()
         if removed == 0:
             self._next_look = self._clock.monotonic() + _LOOK_SECONDS
             try:

@@ -18,6 +18,7 @@ from PIL import Image
 from structlog.testing import capture_logs
 
 from metricwatch import listing
+from metricwatch.config.watching import Backlog
 from metricwatch.protocol import Configure, Evaluate, Result
 from metricwatch.records import JobState, Run
 from metricwatch.store.db import Database
@@ -86,7 +87,7 @@ class Scene:
         self.ledger.register_run(RUN, self.clock.now())
         self.workers: list[WorkerProcess] = []
         self.environ = environ
-        entry = SimpleNamespace(source="s", reference=None, pairs=None, target=RUN)
+        entry = SimpleNamespace(source="s", reference=None, pairs=None, target=RUN, backlog=Backlog(), sampler=None)
         self.supervisor = Supervisor(
             self.db,
             entries=[entry],
@@ -101,6 +102,7 @@ class Scene:
                 recycle_after=500,
             ),
             clock=self.clock,
+            state=folder / "state",
             metric_options={},
         )
         self.supervisor.start()

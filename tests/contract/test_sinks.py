@@ -12,6 +12,7 @@ import pytest
 from metricwatch import catalog
 from metricwatch.api import ConfigError, Point
 from metricwatch.testing.sink import SinkContract
+from tests.support.mlflow_pictures import read_pictures
 
 # By name, as the daemon does: a built-in may move into a package of its own.
 MlflowSink = catalog.load_sink("mlflow")
@@ -19,7 +20,13 @@ MlflowSink = catalog.load_sink("mlflow")
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    # Without a server they would go into the working directory.
+    MlflowClient(uri).create_experiment("contract", artifact_location=(folder / "artifacts").as_uri())
+    return uri
 
 
 class TestMlflowSinkOnADatabase(SinkContract):
@@ -43,6 +50,16 @@ class TestMlflowSinkOnADatabase(SinkContract):
         from mlflow import MlflowClient
 
         return lambda run_id: MlflowClient(database).get_run(run_id).data.tags
+
+    @pytest.fixture
+    def stored_pictures(self, database: str, tmp_path: Path) -> Callable[[str], Sequence[tuple[str, int, bytes]]]:
+        return lambda run_id: read_pictures(database, run_id, tmp_path)
+
+    @pytest.fixture
+    def delete_run(self, database: str) -> Callable[[str], None]:
+        from mlflow import MlflowClient
+
+        return lambda run_id: MlflowClient(database).delete_run(run_id)
 
 
 def read_points(uri: str, run_id: str) -> list[Point]:

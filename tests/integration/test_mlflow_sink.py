@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from metricwatch.config import Tracking
 from metricwatch.testing import samples
 from metricwatch.testing.sink import SinkContract
 from tests.support.fault_proxy import Mode, Seen, fault_proxy
+from tests.support.mlflow_pictures import read_pictures
 from tests.support.mlflow_server import MlflowServer
 from tests.support.rude_server import rude_server
 
@@ -54,6 +56,16 @@ class TestMlflowSinkOverHttp(SinkContract):
     @pytest.fixture
     def stored_tags(self, tracking_server: MlflowServer) -> Callable[[str], Mapping[str, str]]:
         return lambda run_id: client_of(tracking_server).get_run(run_id).data.tags
+
+    @pytest.fixture
+    def stored_pictures(
+        self, tracking_server: MlflowServer, tmp_path: Path
+    ) -> Callable[[str], Sequence[tuple[str, int, bytes]]]:
+        return lambda run_id: read_pictures(tracking_server.uri, run_id, tmp_path)
+
+    @pytest.fixture
+    def delete_run(self, tracking_server: MlflowServer) -> Callable[[str], None]:
+        return lambda run_id: client_of(tracking_server).delete_run(run_id)
 
 
 def client_of(server: MlflowServer) -> Any:

@@ -128,7 +128,10 @@ def test_every_commented_setting_is_valid_once_its_mark_is_removed(folder, run, 
     # Nothing the schema offers is left out of what the file teaches.
     written = yaml.safe_load(enabled)
     assert set(written) == set(type(config).model_fields) - {"file", "metric_options"}
-    assert set(written["watch"][0]) == set(type(config.watch[0]).model_fields)
+    images, checkpoints = written["watch"]
+    assert {*images, *checkpoints} == set(type(config.watch[0]).model_fields)
+    assert {*checkpoints["sampler"]} - {"latent"} == set(type(config.watch[1].sampler).model_fields) - {"options"}
+    assert set(images["backlog"]) == set(type(config.watch[0].backlog).model_fields)
     assert set(written["rules"][0]) == set(type(config.rules[0]).model_fields)
     assert set(written["watch"][0]["pairs"]) == set(type(config.watch[0].pairs).model_fields)
     assert set(written["worker"]) == set(type(config.worker).model_fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -10,13 +11,15 @@ from datetime import timedelta
 
 import pytest
 
+from metricwatch.config.watching import Backlog
 from metricwatch.errors import LedgerError, LockedError
 from metricwatch.records import JobState, Run
-from metricwatch.store import lock
+from metricwatch.store import lock, schema
 from metricwatch.store.db import FILE_NAME, Database
 from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.store.lock import DaemonLock
 from metricwatch.store.schema import migrations
+from metricwatch.store.waiting import pass_over
 from metricwatch.testing.clock import FakeClock
 
 RUN = Run(key="name:x/night", name="night")
@@ -120,16 +123,21 @@ def test_jobs_of_a_source_that_is_not_asked_for_wait(ledger, clock):
 def test_open_jobs_are_found_through_their_index(db, ledger, clock):
     """A table of a million finished jobs must not make the next one slow to find."""
     plans = []
-    read = db.read
-    db._connection.set_trace_callback(lambda sql: plans.append(sql) if "INDEXED BY jobs_open" in sql else None)
+    db._connection.set_trace_callback(lambda sql: plans.append(sql) if "INDEXED BY jobs" in sql else None)
     ledger.claim(clock.now(), TTL, SOURCES)
+    ledger.claim(clock.now(), TTL, SOURCES, newest_first=SOURCES)
+    pass_over(db, {"s": Backlog(policy="latest", most=3)}, clock.now())
+    pass_over(db, {"s": Backlog(most=3)}, clock.now())
     ledger.next_due(SOURCES)
     ledger.unfinished(SOURCES)
     db._connection.set_trace_callback(None)
-    assert len(plans) == 3
+    assert len(plans) == 9
     for sql in plans:
-        steps = [row["detail"] for row in read("EXPLAIN QUERY PLAN " + sql)]
-        assert steps[0].startswith(("SCAN jobs USING INDEX jobs_open", "SEARCH jobs USING INDEX jobs_open")), steps
+        steps = [row["detail"] for row in db.read("EXPLAIN QUERY PLAN " + sql)]
+        assert any(
+            re.match(r"SEARCH jobs USING (COVERING )?INDEX jobs_(open|by_step) \(source=\?", step) for step in steps
+        )
+        assert not any("SCAN jobs" in step for step in steps), steps
 
 
 def test_failed_jobs_keep_their_reason(ledger, clock):
@@ -174,6 +182,70 @@ def test_a_ledger_of_a_newer_version_is_refused_by_name(tmp_path, db):
     connection.close()
     with pytest.raises(LedgerError, match="newer metricwatch"):
         Database.open(tmp_path)
+
+
+def earlier_ledger(folder, *, without=1):
+    """A ledger as the version before the newest migrations left it: two jobs, one of them scored."""
+    connection = sqlite3.connect(folder / FILE_NAME)
+    for version, script in migrations()[:-without]:
+        connection.executescript(f"{script}\nPRAGMA user_version = {version};")
+    connection.executescript(
+        """INSERT INTO runs VALUES ('r', 'night', NULL, NULL, NULL, 0);
+           INSERT INTO snapshots (id, source, run, step, revision, path, digest, images, newest_ns, mtime_ns, settled_ms)
+             VALUES (1, 's', 'r', 100, 1, '/a', 'd', 8, 1, 1, 1), (2, 's', 'r', 200, 1, '/b', 'd', 8, 1, 1, 2);
+           INSERT INTO jobs (id, snapshot, state, attempt, crashes, reason, created_ms, finished_ms, holds_back)
+             VALUES (5, 1, 'done', 1, 0, '', 3, 4, 1), (6, 2, 'queued', 2, 1, 'it crashed', 5, NULL, 0);
+           INSERT INTO evaluations (id, job, run, step, revision, images, seconds, skipped, provenance, evaluated_ms)
+             VALUES (9, 5, 'r', 100, 1, 8, 1.0, '[]', '{}', 6);"""
+    )
+    connection.commit()
+    return connection
+
+
+def test_the_jobs_of_an_earlier_version_are_kept_with_what_refers_to_them(tmp_path, clock):
+    earlier_ledger(tmp_path).close()
+    db = Database.open(tmp_path)
+    (done, queued) = [dict(row) for row in db.read("SELECT * FROM jobs ORDER BY id")]
+    assert (done["id"], done["source"], done["step"], done["finished_ms"]) == (5, "s", 100, 4)
+    assert (queued["reason"], queued["attempt"], queued["crashes"], queued["holds_back"]) == ("it crashed", 2, 1, 0)
+    assert (queued["source"], queued["step"], queued["asked"]) == ("s", 200, 0)
+    assert {row["table"] for row in db.read("PRAGMA foreign_key_list(evaluations)")} == {"jobs", "runs"}
+    assert Ledger(db).claim(clock.now(), TTL, SOURCES).id == 6
+    db.close()
+
+
+def test_references_are_checked_again_after_a_migration(tmp_path):
+    earlier_ledger(tmp_path).close()
+    db = Database.open(tmp_path)
+    with pytest.raises(LedgerError, match="FOREIGN KEY"), db.transaction("test") as tx:
+        tx.execute("DELETE FROM jobs WHERE id = 5")
+    db.close()
+
+
+def test_a_migration_that_fails_changes_nothing_and_references_are_checked_again(tmp_path, monkeypatch):
+    connection = earlier_ledger(tmp_path, without=1)
+    connection.isolation_level = None
+    broken = ((99, "DROP TABLE evaluations; CREATE TABLE broken (x INTEGER); SELECT nothing FROM nowhere;"),)
+    monkeypatch.setattr(schema, "migrations", lambda: (*migrations()[:-1], *broken))
+    connection.execute("PRAGMA foreign_keys = ON")
+    with pytest.raises(LedgerError, match="migration 0099 failed"):
+        schema.migrate(connection, tmp_path / FILE_NAME)
+    assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+    assert connection.execute("SELECT count(*) FROM evaluations").fetchone() == (1,)
+    assert not connection.in_transaction
+    connection.close()
+
+
+def test_a_migration_that_leaves_rows_without_what_they_refer_to_is_undone(tmp_path, monkeypatch):
+    connection = earlier_ledger(tmp_path)
+    connection.isolation_level = None
+    monkeypatch.setattr(schema, "migrations", lambda: (*migrations()[:-1], (4, "DELETE FROM jobs WHERE id = 5;")))
+    with pytest.raises(LedgerError, match=r"1 rows refer to what is not there \(evaluations\)"):
+        schema.migrate(connection, tmp_path / FILE_NAME)
+    assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+    assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+    connection.close()
 
 
 def test_a_file_that_is_no_ledger_is_named(tmp_path):
@@ -266,8 +338,9 @@ def test_a_job_that_waits_again_and_again_lets_the_others_pass(ledger, clock):
 
 
 def test_claiming_stays_quick_behind_a_long_queue_that_is_held_back(ledger, clock):
-    for step in range(3000):
-        add(ledger, clock, step=step)
+    with ledger._db.transaction("test"):
+        for step in range(3000):
+            add(ledger, clock, step=step)
     job = ledger.claim(clock.now(), TTL, SOURCES)
     ledger.postpone(job.id, "later", clock.now() + timedelta(seconds=10))
     steps = []

@@ -122,6 +122,32 @@ def test_what_is_no_longer_on_disk_or_watched_is_left_as_it_is(scene, capsys):
     assert [job.reason for job in scene.ledger.jobs(JobState.FAILED)] == ["for a reason"] * 2
 
 
+def test_what_was_skipped_is_left_alone_unless_it_is_asked_for(scene, capsys):
+    """The policy skipped it on purpose: who mends a failure does not want thousands of old steps scored."""
+    first = scene.job(1, JobState.SKIPPED)
+    second = scene.job(2, JobState.SKIPPED)
+    assert scene.retry(capsys) == {}
+    retry.command(config=scene.file, run=None, step=None, as_json=False)
+    said = capsys.readouterr().err
+    assert "left alone, because they were skipped: 2 snapshots; with --skipped they are scored" in said
+    assert scene.retry(capsys, step=[2]) == {"job": 1}
+    assert Retries(scene.db).requested("job") == [second]
+    assert scene.retry(capsys, skipped=True) == {"job": 2}
+    assert Retries(scene.db).requested("job") == [first, second]
+
+
+def test_a_checkpoint_of_which_a_file_is_gone_is_not_asked_for(scene, capsys):
+    """It lies in a folder with others, which is still there."""
+    for step in (1, 2):
+        scene.job(step, JobState.SKIPPED)
+        members = json.dumps([f"step_{step}.pt"])
+        scene.db._connection.execute("UPDATE snapshots SET members = ? WHERE step = ?", (members, step))
+    (scene.state / "step_2.pt").touch()
+    assert scene.retry(capsys, skipped=True) == {"job": 1}
+    retry.command(config=scene.file, run=None, step=None, skipped=True, as_json=False)
+    assert "1 snapshots are no longer on disk" in capsys.readouterr().err
+
+
 def test_an_unknown_run_is_told_with_those_there_are(scene, capsys):
     with pytest.raises(InputError, match="--run evening: the ledger has no such run; it has day, night"):
         scene.retry(capsys, run="evening")

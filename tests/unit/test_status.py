@@ -169,6 +169,38 @@ def test_a_score_without_a_value_and_its_alert_are_shown_in_words(scene, shown):
     ) in text
 
 
+def test_what_was_skipped_is_counted_with_its_steps_and_the_reason(scene, shown, capsys):
+    for step in (100, 300, 200):
+        scene.ledger.add_snapshot(
+            source="s",
+            run=RUN.key,
+            step=step,
+            path="p",
+            members=None,
+            recorded=Recorded(revision=1, digest="d", images=8, newest_ns=1, mtime_ns=1),
+            now=scene.clock.now(),
+        )
+    for number in (1, 2, 3):
+        reason = f"passed over: step {300 + number} is newer"
+        scene.ledger.finish(number, JobState.SKIPPED, scene.clock.now(), reason)
+    text = shown()
+    assert "jobs: 3 skipped" in text
+    assert "skipped of night: 3 snapshots, steps 100 to 300; the newest: passed over: step 303 is newer" in text
+    status.command(config=scene.file, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["jobs"]["skipped"] == 3
+    assert document["skipped"] == [
+        {
+            "run": RUN.key,
+            "count": 3,
+            "first_step": 100,
+            "last_step": 300,
+            "reason": "passed over: step 303 is newer",
+        }
+    ]
+    assert document["problems"] == []
+
+
 def test_the_ledger_of_an_older_daemon_can_still_be_looked_at(scene, tmp_path, capsys):
     """The package may be upgraded while the daemon goes on running."""
     scene.db.close()

@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from metricwatch.config import Composite, Pairs
+from metricwatch.config.watching import Backlog
 from metricwatch.errors import WorkerError
 from metricwatch.protocol import Evaluate, Failure, Heartbeat, Log, Ready, Result
 from metricwatch.records import Evaluation, JobState, Run, Score, ScoreState
@@ -50,7 +51,21 @@ class ScriptedWorker:
 
 
 class Scene:
-    def __init__(self, folder, *, total_steps=None, composites=None, options=None, pairs=None, **policy) -> None:
+    def __init__(
+        self,
+        folder,
+        *,
+        total_steps=None,
+        composites=None,
+        options=None,
+        pairs=None,
+        backlog=None,
+        sampler=None,
+        sources=("s",),
+        picture_sinks=("mlflow",),
+        **policy,
+    ) -> None:
+        self.folder = folder
         self.clock = FakeClock()
         self.db = Database.open(folder)
         self.ledger = Ledger(self.db)
@@ -59,10 +74,20 @@ class Scene:
         self.refuse: WorkerError | None = None
         settings = {"heartbeat_timeout": 60, "stall_timeout": 1800, "idle_exit": 600, "recycle_after": 500, **policy}
         target = replace(RUN, total_steps=total_steps)
-        entry = SimpleNamespace(source="s", reference=None, pairs=pairs, target=target)
+        entries = [
+            SimpleNamespace(
+                source=source,
+                reference=None,
+                pairs=pairs,
+                target=target,
+                backlog=backlog or Backlog(),
+                sampler=sampler,
+            )
+            for source in sources
+        ]
         self.supervisor = Supervisor(
             self.db,
-            entries=[entry],
+            entries=entries,
             metrics=["fid"],
             prefix="quality",
             sinks=["mlflow"],
@@ -74,6 +99,8 @@ class Scene:
                 recycle_after=settings["recycle_after"],
             ),
             clock=self.clock,
+            state=folder,
+            picture_sinks=picture_sinks,
             metric_options=options or {},
             composites={name: Composite(expression=text) for name, text in (composites or {}).items()},
         )

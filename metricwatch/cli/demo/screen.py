@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from metricwatch.cli import console
-from metricwatch.cli.demo.configuration import METRIC, PAIRED_METRIC
+from metricwatch.cli.demo.configuration import METRIC, SIMILARITY
 from metricwatch.cli.demo.curve import CurvePoint
 from metricwatch.cli.demo.messages import Message
 
@@ -26,7 +26,7 @@ class Progress:
     """How far training and scoring have come. run_page is where MLflow shows the run."""
 
     run_page: str
-    sample_sets: int
+    checkpoints: int
     written: Sequence[int]
     scored: Sequence[CurvePoint]
     messages: Sequence[Message]
@@ -58,7 +58,7 @@ def screen() -> Iterator[Screen]:
 def score_text(point: CurvePoint) -> str:
     """One step's scores on one line."""
     error = "" if point.distance_stderr is None else f" ± {point.distance_stderr:.1f}"
-    similarity = "" if point.similarity is None else f", {PAIRED_METRIC} {point.similarity:.3f}"
+    similarity = "" if point.similarity is None else f", {SIMILARITY} {point.similarity:.3f}"
     return f"{METRIC} {point.distance:.1f}{error}{similarity}"
 
 
@@ -76,7 +76,7 @@ class _Lines:
         for step in progress.written:
             if step not in self._written:
                 self._written.add(step)
-                self._output.print(f"training: saved the samples of step {step}")
+                self._output.print(f"training: saved the checkpoint of step {step}")
         for point in progress.scored:
             if point.step not in self._scored:
                 self._scored.add(point.step)
@@ -111,8 +111,8 @@ def _view(progress: Progress) -> RenderableType:
         line = Table.grid(padding=(0, 2))
         at = f", at step {steps[-1]}" if steps else ""
         line.add_row(
-            ProgressBar(total=progress.sample_sets, completed=len(steps), width=32),
-            f"{len(steps)} of {progress.sample_sets} sample sets {what}{at}",
+            ProgressBar(total=progress.checkpoints, completed=len(steps), width=32),
+            f"{len(steps)} of {progress.checkpoints} checkpoints {what}{at}",
         )
         grid.add_row(name, line)
     if progress.scored:

@@ -12,12 +12,12 @@ from typing import Self
 
 from metricwatch.cli import console
 from metricwatch.cli.demo.catchers import Inbox, MailCatcher, SlackCatcher
-from metricwatch.cli.demo.configuration import write_configuration
-from metricwatch.cli.demo.curve import curve, gaps
-from metricwatch.cli.demo.folder import DemoFolder
-from metricwatch.cli.demo.generator import Skill, breaking_step
+from metricwatch.cli.demo.configuration import KEPT, write_configuration
+from metricwatch.cli.demo.curve import curve, gaps, missing_pictures
+from metricwatch.cli.demo.folder import RUN_NAME, DemoFolder
 from metricwatch.cli.demo.messages import CHANNELS, Message
-from metricwatch.cli.demo.pictures import write_data_set
+from metricwatch.cli.demo.pictures import DataSet, write_data_set
+from metricwatch.cli.demo.play import Play
 from metricwatch.cli.demo.processes import Child, shown
 from metricwatch.cli.demo.screen import Progress, Screen
 from metricwatch.cli.demo.tracking import History, TrackedRun, TrackingServer
@@ -28,24 +28,6 @@ _RUN_ID_SECONDS = 60.0
 # Nothing saved, scored or sent for so long: something hangs. Torch takes a while to load on a busy machine.
 _STALL_SECONDS = 180.0
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Play:
-    """What shall happen: the training's script, the size of a sample set, and the seconds from one to the next."""
-
-    skills: tuple[Skill, ...]
-    images: int
-    seconds: float
-    seed: int
-
-    @property
-    def steps(self) -> list[int]:
-        return [skill.step for skill in self.skills]
-
-    @property
-    def breaks_at(self) -> int:
-        return breaking_step(self.skills)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,15 +85,26 @@ class Stage:
         """Prepare the data and start everything. Raises MetricwatchError saying what did not start, and its log."""
         folder, play = self.folder, self.play
         screen.phase("cutting pictures out of photographs")
-        reference, content = folder / folder.reference_inside, folder / folder.content_inside
-        write_data_set(reference, content, images=play.images, seed=play.seed)
+        data = DataSet(
+            training=folder / folder.training_inside,
+            content=folder / folder.content_inside,
+            style=folder / folder.style_inside,
+            reference=folder / folder.reference_inside,
+        )
+        write_data_set(data, contents=play.contents, seed=play.seed)
         screen.phase("starting an MLflow server")
         self._server = TrackingServer(folder)
         self._exits.callback(self._server.process.stop)
         slack, mail = SlackCatcher(self.inbox), MailCatcher(self.inbox)
         self._exits.callback(slack.close)
         self._exits.callback(mail.close)
-        write_configuration(folder, tracking_uri=self._server.uri, webhook_url=slack.url, smtp_port=mail.port)
+        write_configuration(
+            folder,
+            tracking_uri=self._server.uri,
+            webhook_url=slack.url,
+            smtp_port=mail.port,
+            steps=play.last_step,
+        )
         screen.phase("starting the training job")
         self._trainer = self._start("the training job", "training", self._trainer_command())
         run_id = self._await_run_id()
@@ -139,7 +132,7 @@ class Stage:
             screen.show(
                 Progress(
                     run_page=self.run_page,
-                    sample_sets=len(self.play.skills),
+                    checkpoints=len(self.play.steps),
                     written=written,
                     scored=points,
                     messages=messages,
@@ -184,10 +177,13 @@ class Stage:
     def _trainer_command(self) -> list[str]:
         folder, play = self.folder, self.play
         return [
-            *("-m", "metricwatch.cli.demo.trainer", "--tracking-uri", self._server.uri),
-            *("--run-id-file", str(folder.run_id_inside), "--pictures", str(folder.content_inside)),
-            *("--samples", str(folder.samples_inside), "--sample-sets", str(len(play.skills))),
-            *("--seconds", str(play.seconds), "--seed", str(play.seed)),
+            # The example that the package of the sampler brings: it knows nothing of metricwatch.
+            *("-m", "metricwatch_wct.example_training", "--tracking-uri", self._server.uri),
+            *("--experiment", "demo", "--run-name", RUN_NAME, "--run-id-file", str(folder.run_id_inside)),
+            *("--pictures", str(folder.training_inside), "--checkpoints", str(folder.checkpoints_inside)),
+            *("--steps", str(play.last_step), "--save-every", str(play.save_every)),
+            *("--accident-at", str(play.accident_at), "--seconds-per-step", str(play.seconds)),
+            *("--encoder", "st-vgg16", "--seed", str(play.seed), "--threads", "1"),
         ]
 
     def _await_run_id(self) -> str:
@@ -208,6 +204,7 @@ class Stage:
         """What has not happened, or should not have."""
         play = self.play
         yield from gaps(history, play.steps)
+        yield from missing_pictures(self._run.pictures(), play.steps, KEPT)
         for channel in CHANNELS:
             here = [message for message in messages if message.channel == channel]
             critical = [message for message in here if message.fired_critical]
@@ -218,9 +215,7 @@ class Stage:
                         f"before the accident that shows at step {play.breaks_at}"
                     )
             if not critical:
-                yield f"no critical alert came by {channel}, though the samples broke at step {play.breaks_at}"
-            elif not any(message.resolved_critical for message in here):
-                yield f"no message by {channel} says that the critical alert is resolved"
+                yield f"no critical alert came by {channel}, though training broke at step {play.accident_at}"
 
 
 @contextmanager

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from typing import Any
 
-from metricwatch.cli.demo.configuration import METRIC, PAIRED_METRIC, PREFIX, RULE
+from metricwatch.cli.demo.configuration import COMPOSITE, METRIC, PERCEPTUAL, PREFIX, RULE, SIMILARITY, STYLE
 from metricwatch.cli.demo.folder import DemoFolder
 from metricwatch.cli.demo.ports import HOST, PortTakenError, on_free_port
 from metricwatch.cli.demo.processes import Child, shown
@@ -21,9 +23,15 @@ _START_SECONDS = 120.0
 CURVES = {
     "distance": f"{PREFIX}/{METRIC}",
     "distance_stderr": f"{PREFIX}/{METRIC}_stderr",
-    "similarity": f"{PREFIX}/{PAIRED_METRIC}",
+    "similarity": f"{PREFIX}/{SIMILARITY}",
+    "perceptual": f"{PREFIX}/{PERCEPTUAL}",
+    "style": f"{PREFIX}/{STYLE}",
+    "composite": f"{PREFIX}/{COMPOSITE}",
     "firing": f"alert/{RULE}",
 }
+
+# As MlflowClient.log_image names the pictures of its slider; each has a small copy beside it.
+_PICTURE = re.compile(r"[+%]step[+%](?P<step>\d+)[+%]timestamp[+%][^+%]+[+%][^+%]+\.png$")
 
 History = dict[str, list[tuple[int, float]]]
 
@@ -94,6 +102,12 @@ class TrackedRun:
     def history(self) -> History:
         """Every row of every curve of CURVES, as (step, value) by step. Raises MetricwatchError."""
         return {name: self._curve(key) for name, key in CURVES.items()}
+
+    def pictures(self) -> dict[int, int]:
+        """How many samples can be looked at, by step. Raises MetricwatchError."""
+        files = self._ask(lambda: self._client.list_artifacts(self.id, "images"))
+        found = (_PICTURE.search(file.path) for file in files)
+        return dict(Counter(int(match["step"]) for match in found if match))
 
     def _curve(self, key: str) -> list[tuple[int, float]]:
         rows = self._ask(lambda: self._client.get_metric_history(self.id, key))

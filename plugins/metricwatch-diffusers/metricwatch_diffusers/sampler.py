@@ -151,7 +151,7 @@ class PipelineSampler(Sampler):
 class DiffusersSampler(PipelineSampler):
     """Text-to-image pipelines: each sample has a prompt."""
 
-    spec: ClassVar[SamplerSpec] = SamplerSpec(needs=frozenset({"prompt"}))
+    spec = SamplerSpec(needs=frozenset({"prompt"}))
     counted_by = "prompt"
 
     def counted(self, request: SampleRequest) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class DiffusersSampler(PipelineSampler):
 class UnconditionalDiffusersSampler(PipelineSampler):
     """Pipelines that are told how many pictures to make and nothing else, such as DDPM and DDIM."""
 
-    spec: ClassVar[SamplerSpec] = SamplerSpec()
+    spec = SamplerSpec()
     counted_by = "batch_size"
 
     def counted(self, request: SampleRequest) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class TemplateSamplerOptions:
 class TemplateSampler(Sampler):
     """Images of 16 x 16 pixels. They hang on their seeds alone."""
 
-    spec: ClassVar[SamplerSpec] = SamplerSpec()
+    spec = SamplerSpec()
     Options = TemplateSamplerOptions
 
     def __init__(self, options: Any = None) -> None:
