@@ -27,6 +27,7 @@ from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.lock import DaemonLock
 from metricwatch.store.notifications import NotificationLog
+from metricwatch.store.pictures import Pictures
 from metricwatch.store.scores import Scores
 from metricwatch.supervisor.process import WorkerProcess
 from metricwatch.supervisor.stage import Policy, Progress, Supervisor
@@ -52,7 +53,7 @@ class Once:
     """How `run --once` ended.
 
     done, failed and skipped count snapshots, failed_scores the metrics that could not be computed on snapshots that are
-    done, rejected what the sink will never take. undelivered and unsent are kept in the ledger for the next run.
+    done, rejected what the sink will never take. undelivered, pictures and unsent are kept in the ledger for the next run.
     """
 
     done: int
@@ -61,6 +62,7 @@ class Once:
     failed_scores: int
     rejected: int
     undelivered: int
+    pictures: int
     unsent: int
     stopped: bool
 
@@ -94,8 +96,8 @@ class App:
         self._closers.extend(sink.close for sink in sinks.values())
         self._closers.extend(notifier.close for notifier in notifiers.values())
         self.sources = [entry.source for entry in config.watch]
-        patterns = [entry.pattern for entry in config.watch]
-        hints = EventHints(self.wake, lambda path: any(concerns(pattern, path) for pattern in patterns))
+        watched = [(entry.pattern, entry.checkpoints is not None) for entry in config.watch]
+        hints = EventHints(self.wake, lambda path: any(concerns(pattern, path, deep=deep) for pattern, deep in watched))
         self.watcher = Watcher(self.db, config.watch, hints, self._clock)
         self._closers.append(self.watcher.close)
         self.supervisor = Supervisor(
@@ -153,7 +155,7 @@ class App:
         progress is called often, with what the worker does, the jobs finished so far and all jobs known.
         """
         jobs, deliveries, notifications = Ledger(self.db), Deliveries(self.db), NotificationLog(self.db)
-        scores = Scores(self.db)
+        scores, pictures = Scores(self.db), Pictures(self.db)
         # Before the count: what is tried again is no failure of before.
         for stage in (self.supervisor, self.exporter, self.alerts):
             stage.take_requests()
@@ -169,7 +171,8 @@ class App:
                 self._wait_once()
             deadline = time.monotonic() + drain.total_seconds()
             while not self._stop.is_set() and time.monotonic() < deadline:
-                if not (deliveries.pending() or notifications.pending() or notifications.unannounced()):
+                outboxes = (deliveries, pictures, notifications)
+                if not (any(outbox.pending() for outbox in outboxes) or notifications.unannounced()):
                     break
                 self._wait_once()
             stopped = self._stop.is_set()
@@ -181,6 +184,7 @@ class App:
             failed_scores=scores.failed() - failed_before,
             rejected=deliveries.rejections() - rejected_before,
             undelivered=deliveries.pending(),
+            pictures=pictures.pending(),
             unsent=notifications.pending(),
             stopped=stopped,
         )

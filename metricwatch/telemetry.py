@@ -21,6 +21,7 @@ from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Backlog, Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.notifications import NotificationLog
+from metricwatch.store.pictures import Pictures
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ class Health:
     ) -> None:
         self._ledger = Ledger(db)
         self._deliveries = Deliveries(db)
+        self._pictures = Pictures(db)
         self._alerts = Alerts(db)
         self._notifications = NotificationLog(db)
         self._alive = alive
@@ -80,16 +82,24 @@ class Health:
 
     def _sinks(self, backlog: Sequence[Backlog]) -> dict[str, dict[str, Any]]:
         rejections = self._deliveries.rejections_by_sink()
+        pictures, refused = self._pictures.backlog(), self._pictures.rejections_by_sink()
         found = {}
-        for name in sorted({*self._names, *rejections, *(item.sink for item in backlog)}):
+        for name in sorted({*self._names, *rejections, *refused, *(item.sink for item in (*backlog, *pictures))}):
             waiting = [item for item in backlog if item.sink == name]
+            waiting_pictures = [item for item in pictures if item.sink == name]
             rejected, last_rejection = rejections.get(name, (0, ""))
+            refused_pictures, last_refusal = refused.get(name, (0, ""))
             found[name] = {
                 "pending": sum(item.pending for item in waiting),
                 "oldest_pending_seconds": max(map(self._age, waiting), default=0.0),
                 "reason": next((item.reason for item in waiting if item.reason), ""),
                 "rejected": rejected,
                 "last_rejection": last_rejection,
+                "pictures_pending": sum(item.pending for item in waiting_pictures),
+                "pictures_oldest_pending_seconds": max(map(self._age, waiting_pictures), default=0.0),
+                "pictures_reason": next((item.reason for item in waiting_pictures if item.reason), ""),
+                "pictures_rejected": refused_pictures,
+                "pictures_last_rejection": last_refusal,
             }
         return found
 
@@ -111,6 +121,13 @@ class Health:
                 "Age of the delivery that has waited longest for a sink, 0 when none waits.",
             ),
             ("metricwatch_deliveries_rejected", "rejected", "Deliveries that a sink will never take, in all."),
+            ("metricwatch_pictures_pending", "pictures_pending", "Pictures waiting for a sink."),
+            (
+                "metricwatch_picture_oldest_pending_seconds",
+                "pictures_oldest_pending_seconds",
+                "Age of the picture that has waited longest for a sink, 0 when none waits.",
+            ),
+            ("metricwatch_pictures_rejected", "pictures_rejected", "Pictures given up, of those still remembered."),
         ):
             family = GaugeMetricFamily(metric, described, labels=["sink"])
             for sink, values in document["sinks"].items():

@@ -76,6 +76,7 @@ def _report(result: Once, *, as_json: bool) -> None:
         "scores could not be computed": result.failed_scores,
         "deliveries were rejected by the tracking server": result.rejected,
         "deliveries wait for the tracking server": result.undelivered,
+        "pictures wait for the tracking server": result.pictures,
         "messages could not be sent yet": result.unsent,
     }
     for text, count in problems.items():

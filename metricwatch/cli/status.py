@@ -46,8 +46,10 @@ def _document(config: Config, db: Database) -> dict[str, Any]:
     from metricwatch.store.deliveries import Deliveries
     from metricwatch.store.ledger import Ledger
     from metricwatch.store.notifications import NotificationLog
+    from metricwatch.store.pictures import Pictures
 
-    ledger, deliveries = Ledger(db), Deliveries(db)
+    ledger = Ledger(db)
+    outboxes: dict[str, Deliveries | Pictures] = {"deliveries": Deliveries(db), "pictures": Pictures(db)}
     alerts, notifications = Alerts(db), NotificationLog(db)
     return {
         "daemon": lock.owner(config.state),
@@ -57,16 +59,20 @@ def _document(config: Config, db: Database) -> dict[str, Any]:
         "alerts": [_alert(alert) for run in ledger.runs() for alert in alerts.recent(run.key)],
         "backlog": [
             {
+                "what": what,
                 "sink": item.sink,
                 "run": item.run,
                 "pending": item.pending,
                 "oldest_pending_seconds": max(0.0, (datetime.now(UTC) - item.oldest).total_seconds()),
                 "reason": item.reason,
             }
-            for item in deliveries.backlog()
+            for what, outbox in outboxes.items()
+            for item in outbox.backlog()
         ],
         "rejected": [
-            {"run": run, "delivery": identity, "reason": reason} for run, identity, reason in deliveries.rejected()
+            {"what": what, "run": run, "delivery": identity, "reason": reason}
+            for what, outbox in outboxes.items()
+            for run, identity, reason in outbox.rejected()
         ],
         "problems": [asdict(job) for job in ledger.jobs(JobState.FAILED, JobState.QUARANTINED)],
         "skipped": [asdict(item) for item in ledger.skipped()],
@@ -212,7 +218,7 @@ def _events(document: dict[str, Any]) -> Iterator[str]:
     for item in document["backlog"]:
         reason = item["reason"] or "on their way"
         age = timedelta(seconds=round(item["oldest_pending_seconds"]))
-        yield f"backlog: {item['pending']} deliveries wait for {item['sink']}, the oldest for {age}: {reason}"
+        yield f"backlog: {item['pending']} {item['what']} wait for {item['sink']}, the oldest for {age}: {reason}"
     for item in document["rejected"]:
         yield f"rejected by the sink: {item['delivery']}: {item['reason']}"
     for job in document["problems"]:

@@ -106,6 +106,8 @@ def _explained(error: OSError, request: Evaluate, name: str) -> Exception:
     if isinstance(error, FileNotFoundError):
         if os.path.lexists(where):
             return ChangedError(f"{where} lost files while it was being read")
+        if not os.path.isdir(request.path if request.members else os.path.dirname(request.path)):
+            return TemporaryError(f"{where}: its folder is not there; is its file system mounted?")
         return GoneError(f"{where} was removed before it was scored")
     if error.errno in _FULL:
         return TemporaryError(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from metricwatch import listing
-from metricwatch.errors import InputError
+from metricwatch.errors import InputError, TemporaryError
 from metricwatch.protocol import Evaluate, Sampling
 from metricwatch.worker.pins import pinned
 from metricwatch.worker.samples import ChangedError, GoneError
@@ -94,10 +94,20 @@ def test_where_no_link_can_be_made_it_is_copied(kind: str, checkpoint: Path, sha
 
 def test_a_checkpoint_that_was_removed_before_is_gone(checkpoint: Path, sharded: Path, tmp_path: Path) -> None:
     requests = [file_request(checkpoint, tmp_path / "pins"), tree_request(sharded, tmp_path / "pins")]
-    shutil.rmtree(checkpoint.parent)
+    checkpoint.unlink()
+    shutil.rmtree(sharded)
 
     for request in requests:
         with pytest.raises(GoneError, match="was removed before it was scored"), pinned(request):
+            pass
+
+
+def test_a_folder_of_checkpoints_that_is_away_may_come_back(checkpoint: Path, sharded: Path, tmp_path: Path) -> None:
+    requests = [file_request(checkpoint, tmp_path / "pins"), tree_request(sharded, tmp_path / "pins")]
+    shutil.rmtree(checkpoint.parent)
+
+    for request in requests:
+        with pytest.raises(TemporaryError, match="is its file system mounted"), pinned(request):
             pass
 
 

@@ -1,0 +1,157 @@
+"""Pictures as MLflow's page shows them: a slider over steps for each key.
+
+MlflowClient.log_image() is not to be repeated: it names its files by a random UUID. Here the UUID hangs on what the
+picture is, and the rest is the same: two files in the run's artifacts, the picture as it is and a small one in WebP,
+`images/<key>+step+<step>+timestamp+<milliseconds>+<uuid>.png` and `…+compressed.webp`, and a tag that says that there
+are pictures. The signs between the parts have changed between versions of MLflow: the installed client is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import tempfile
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from metricwatch.api import PermanentError, Picture, RunGoneError, TemporaryError
+
+from .server import Server
+
+# What log_image() takes in a key, and how much of it a file's name of 255 bytes has room for.
+_NOT_TAKEN = re.compile(r"[^a-zA-Z0-9_\-./ ]")
+_LONGEST_KEY = 120
+_FOLDER = "images"
+_TAG = "mlflow.loggedImages"
+_SMALL_SIDE = 256
+# As many as metricwatch's own limit on images: 300 MB, decoded.
+_MOST_PIXELS = 100_000_000
+_NAMESPACE = uuid.UUID("6f2c8a52-6a0e-5d0b-9f0e-2b1d4c7c9a11")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """The signs in the names that the installed client gives to pictures."""
+
+    separator: str = "+"
+    slash: str = "~"
+
+    def name(self, key: str, picture: Picture, unique: str) -> str:
+        parts = (key.replace("/", self.slash), "step", picture.step, "timestamp", picture.timestamp_ms, unique)
+        return self.separator.join(map(str, parts))
+
+
+class Pictures:
+    """Writes pictures into runs, each as often as one likes."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._naming: Naming | None = None
+        # Runs whose pictures the server was seen to have.
+        self._seen: set[str] = set()
+
+    def write(self, run_id: str, picture: Picture, png: bytes) -> None:
+        """Write the picture or raise, as MlflowSink.write_picture() says."""
+        described = f"picture {picture.key!r} at step {picture.step}"
+        small = _small(png, described)
+        with self._server.speaking(f"writing {described} to run {run_id}"):
+            # The store of files does not ask whether the run is still there.
+            run = self._server.client().get_run(run_id)
+            if run.info.lifecycle_stage != "active":
+                raise RunGoneError(f"mlflow: run {run_id} at {self._server.where} is deleted: {described} waits")
+            naming = self._naming = self._naming or _installed_naming(self._server)
+        name = naming.name(plain_key(picture.key), picture, _unique(run_id, picture))
+        files = {f"{name}.png": png, f"{name}{naming.separator}compressed.webp": small}
+        with self._server.storing(f"storing {described} of run {run_id}", run.info.artifact_uri):
+            self._store(run_id, files)
+        with self._server.speaking(f"writing {described} to run {run_id}"):
+            self._check_seen(run, f"{_FOLDER}/{name}.png")
+            if _TAG not in run.data.tags:
+                self._server.client().set_tag(run_id, _TAG, "True")
+
+    def _store(self, run_id: str, files: dict[str, bytes]) -> None:
+        with tempfile.TemporaryDirectory(prefix="metricwatch-") as folder:
+            for name, content in files.items():
+                path = os.path.join(folder, name)
+                with open(path, "wb") as file:
+                    file.write(content)
+                self._server.client().log_artifact(run_id, path, _FOLDER)
+
+    def _check_seen(self, run: Any, path: str) -> None:
+        """Raise TemporaryError where pictures land in a folder of this machine which the server's own is not.
+
+        That is what becomes of a server whose artifact root is a plain folder and whose clients are elsewhere.
+        """
+        run_id, store = run.info.run_id, run.info.artifact_uri
+        # A drive or a folder: what has a scheme is the same place from everywhere.
+        if run_id in self._seen or not self._server.is_web or not re.match(r"file:|/|\.", store):
+            return
+        answer = self._server.get("/api/2.0/mlflow/artifacts/list", {"run_id": run_id, "path": _FOLDER})
+        if answer.ok and path not in {file["path"] for file in answer.json().get("files", [])}:
+            raise TemporaryError(
+                f"mlflow: {self._server.where} does not see what is written to its artifact store {store}: that is a"
+                " folder of the server's own machine. Let it pass artifacts on (`mlflow server --serve-artifacts"
+                " --artifacts-destination FOLDER` without --default-artifact-root) and use a new experiment, or mount"
+                " the folder here"
+            )
+        self._seen.add(run_id)
+
+
+def plain_key(key: str) -> str:
+    """The key as MLflow takes it. Keys that differ stay different: one that must be changed ends with its hash."""
+    plain = _NOT_TAKEN.sub("_", key)
+    if plain == key and 0 < len(key) <= _LONGEST_KEY:
+        return key
+    mark = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{plain[:_LONGEST_KEY]}-{mark}"
+
+
+def _unique(run_id: str, picture: Picture) -> str:
+    """The same for the same picture, and for no other one."""
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([run_id, picture.key, picture.step, picture.timestamp_ms])))
+
+
+def _small(png: bytes, described: str) -> bytes:
+    """The picture in WebP, its longer side as long as log_image() makes it. Raises PermanentError for what is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+            _check_size(image.size)
+            scale = _SMALL_SIDE / max(image.size)
+            width, height = (max(1, int(side * scale)) for side in image.size)
+            made = io.BytesIO()
+            # The WebP encoder knows no other modes.
+            ready = image if image.mode in {"RGB", "RGBA"} else image.convert("RGB")
+            ready.resize((width, height)).save(made, "WEBP")
+            return made.getvalue()
+    except Exception as error:
+        # Pillow raises whatever its decoders meet.
+        raise PermanentError(f"mlflow: {described} is no PNG that can be sent: {error}") from error
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if math.prod(size) > _MOST_PIXELS:
+        raise ValueError(f"it has {size[0]} x {size[1]} pixels, more than {_MOST_PIXELS:,}")
+
+
+def _installed_naming(server: Server) -> Naming:
+    """The installed client's own signs, found by having it name a picture that goes nowhere."""
+    from mlflow import MlflowClient
+    from PIL import Image
+
+    names: list[str] = []
+    paper = MlflowClient(tracking_uri=server.address.uri)
+    paper.log_artifact = lambda _run, path, _folder: names.append(os.path.basename(path))
+    paper.set_tag = lambda *_, **__: None
+    try:
+        paper.log_image("0" * 32, Image.new("RGB", (1, 1)), key="a/b", step=1, timestamp=2, synchronous=True)
+    except Exception:  # noqa: BLE001 - another version's log_image(); its page knows the usual signs
+        return Naming()
+    found = re.match(r"a(?P<slash>\W)b(?P<separator>\W)step(?P=separator)1(?P=separator)timestamp", "".join(names[:1]))
+    return Naming(separator=found["separator"], slash=found["slash"]) if found else Naming()
