@@ -53,7 +53,8 @@ class Once:
     """How `run --once` ended.
 
     done, failed and skipped count snapshots, failed_scores the metrics that could not be computed on snapshots that are
-    done, rejected what the sink will never take. undelivered, pictures and unsent are kept in the ledger for the next run.
+    done, rejected what the sink will never take. undelivered, pictures and unsent are kept in the ledger for the next
+    run.
     """
 
     done: int

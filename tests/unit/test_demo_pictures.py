@@ -1,18 +1,18 @@
-"""The demo's data set and its scripted training: the same every time, and good enough to tell a story."""
+"""The demo's data set and its plan: the same every time."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from metricwatch.cli.demo import pictures
-from metricwatch.cli.demo.generator import FEWEST_SAMPLE_SETS, breaking_step, restore, script
+from metricwatch.cli.demo.play import FEWEST_CHECKPOINTS, Play
 from metricwatch.errors import InputError
 
 
 def _data_set(root: Path, *, seed: int = 0) -> dict[str, bytes]:
-    pictures.write_data_set(root / "reference", root / "content", images=12, seed=seed)
+    names = ("training", "content", "style", "reference")
+    pictures.write_data_set(pictures.DataSet(**{name: root / name for name in names}), contents=6, seed=seed)
     return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in sorted(root.glob("*/*.png"))}
 
 
@@ -20,19 +20,19 @@ def test_the_same_seed_gives_the_same_pictures(tmp_path: Path) -> None:
     assert _data_set(tmp_path / "a") == _data_set(tmp_path / "b")
 
 
-def test_another_seed_gives_other_pictures(tmp_path: Path) -> None:
+def test_another_seed_gives_other_crops_of_the_same_photographs(tmp_path: Path) -> None:
     one, other = _data_set(tmp_path / "a"), _data_set(tmp_path / "b", seed=1)
-    assert not set(one.values()) & set(other.values())
+    same = {name for name in one if one[name] == other[name]}
+    assert same == {name for name in one if name.startswith("training/")}
 
 
-def test_the_reference_and_the_content_share_photographs_but_no_crop(tmp_path: Path) -> None:
+def test_contents_styles_and_reference_are_there_and_no_stem_pairs_a_content_with_one_style(tmp_path: Path) -> None:
     made = _data_set(tmp_path)
-    reference = {name: data for name, data in made.items() if name.startswith("reference/")}
-    content = {name: data for name, data in made.items() if name.startswith("content/")}
-    assert len(content) == 12
-    assert len(reference) > 100
-    assert not set(content.values()) & set(reference.values())
-    assert {name.split("_", 1)[1] for name in content} == {name.split("_", 1)[1] for name in reference}
+    stems = {kind: {Path(name).stem for name in made if name.startswith(f"{kind}/")} for kind in ("content", "style")}
+    assert len(stems["content"]) == 6
+    assert len(stems["style"]) == 2
+    assert not stems["content"] & stems["style"]
+    assert sum(name.startswith("reference/") for name in made) > 100
 
 
 def test_a_crop_is_a_colour_picture_of_the_size_named(tmp_path: Path) -> None:
@@ -48,28 +48,12 @@ def test_a_missing_photograph_is_named_with_its_package(tmp_path: Path, monkeypa
         _data_set(tmp_path)
 
 
-@pytest.mark.parametrize("sample_sets", [FEWEST_SAMPLE_SETS, 16, 30])
-def test_training_improves_rests_breaks_and_recovers(sample_sets: int) -> None:
-    skills = script(sample_sets)
-    assert [skill.step for skill in skills] == [100 * (number + 1) for number in range(sample_sets)]
-    learnt = [skill.learnt for skill in skills]
-    breaks = next(number for number, skill in enumerate(skills) if skill.collapsed)
-    plateau = learnt[breaks - 5 : breaks]
-    assert learnt[: breaks - 5] == sorted(learnt[: breaks - 5])
-    assert min(plateau) > 0.97
-    assert not skills[-1].collapsed
-    assert learnt[-1] > 0.97
-    assert breaking_step(skills) == skills[breaks].step
-
-
-def test_the_more_it_has_learnt_the_closer_the_copy_and_a_collapse_is_worst() -> None:
-    noise = np.random.default_rng(0)
-    picture = Image.fromarray(noise.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize((128, 128))
-    skills = script(16)
-    target = np.asarray(picture, dtype=np.float64)
-    errors = [
-        float(np.abs(np.asarray(restore(picture, skill, np.random.default_rng(1))) - target).mean()) for skill in skills
-    ]
-    assert errors[:6] == sorted(errors[:6], reverse=True)
-    assert max(errors[6:11]) < errors[5]
-    assert min(errors[11:13]) > max(errors[:11])
+@pytest.mark.parametrize("checkpoints", [FEWEST_CHECKPOINTS, 16, 30])
+def test_the_accident_happens_late_just_after_a_checkpoint_and_shows_in_the_next(checkpoints: int) -> None:
+    play = Play(checkpoints=checkpoints, save_every=20, contents=5, seconds=0.0, seed=0)
+    sound = [step for step in play.steps if step < play.accident_at]
+    assert len(play.steps) == checkpoints
+    assert play.accident_at == sound[-1] + 1
+    assert play.breaks_at == play.steps[len(sound)]
+    assert len(sound) >= 5
+    assert len(play.steps) - len(sound) >= 2

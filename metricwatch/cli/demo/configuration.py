@@ -11,7 +11,7 @@ SIMILARITY = "ssim"
 PERCEPTUAL = "st_lpips"
 STYLE = "st_gram_style_loss"
 COMPOSITE = "composite_quality"
-RULE = "fd-moved"
+RULE = "quality-moved"
 PREFIX = "quality"
 # Samples of each checkpoint that can be looked at.
 KEPT = 4
@@ -58,7 +58,7 @@ composites:
 rules:
     # Over five evaluations in a row it moved by more than a tenth. Worse is critical, better is good to know.
   - name: {RULE}
-    metric: {METRIC}
+    metric: {COMPOSITE}
     moves: 10%
     across: 5
 

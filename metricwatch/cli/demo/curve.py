@@ -9,27 +9,35 @@ from dataclasses import dataclass
 from metricwatch.cli.demo.messages import Message
 from metricwatch.cli.demo.tracking import CURVES, History
 
+_OF_SOUND_STEPS = frozenset({"distance", "distance_stderr"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
-    """What MLflow holds for one step. rule is "inactive" or "firing (direction)", "" where it said nothing yet."""
+    """What MLflow holds for one step, None where it holds no value.
+
+    rule is "inactive" or "firing (direction)", "" where it said nothing yet.
+    """
 
     step: int
-    distance: float
+    distance: float | None
     distance_stderr: float | None
     similarity: float | None
     perceptual: float | None
     style: float | None
-    composite: float | None
+    composite: float
     rule: str
 
 
 def curve(history: History, messages: Sequence[Message]) -> list[CurvePoint]:
-    """The curve by step. MLflow knows that the rule was firing; which way it did so, the messages say."""
+    """The curve by step, as far as the composite goes.
+
+    MLflow knows that the rule was firing; which way it did so, the messages say.
+    """
     columns = {name: dict(rows) for name, rows in history.items()}
     started = sorted((item.step, item.direction) for item in messages if item.kind != "resolved" and item.step)
     points = []
-    for step, distance in columns["distance"].items():
+    for step, composite in columns["composite"].items():
         rule = ""
         if (firing := columns["firing"].get(step)) is not None:
             directions = [direction for since, direction in started if since <= step]
@@ -38,24 +46,29 @@ def curve(history: History, messages: Sequence[Message]) -> list[CurvePoint]:
         points.append(
             CurvePoint(
                 step=step,
-                distance=distance,
+                distance=columns["distance"].get(step),
                 distance_stderr=columns["distance_stderr"].get(step),
                 similarity=columns["similarity"].get(step),
                 perceptual=columns["perceptual"].get(step),
                 style=columns["style"].get(step),
-                composite=columns["composite"].get(step),
+                composite=composite,
                 rule=rule,
             )
         )
     return points
 
 
-def gaps(history: History, expected: Sequence[int]) -> Iterator[str]:
-    """What is wrong with the curves: steps that are missing, there twice, or not the training job's."""
+def gaps(history: History, expected: Sequence[int], *, sound: Sequence[int]) -> Iterator[str]:
+    """What is wrong with the curves: steps that are missing, there twice, or not the training job's.
+
+    A broken model may give the same picture every time, which has no distance: that curve need be there for the sound
+    steps only.
+    """
     for name, rows in history.items():
         counts = Counter(step for step, _ in rows)
+        wanted = sound if name in _OF_SOUND_STEPS else expected
         for fault, steps in (
-            ("lacks", [step for step in expected if not counts[step]]),
+            ("lacks", [step for step in wanted if not counts[step]]),
             ("holds more than once", [step for step, count in counts.items() if count > 1]),
             ("holds, though nothing was saved there,", [step for step in counts if step not in expected]),
         ):

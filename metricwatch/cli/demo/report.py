@@ -87,7 +87,7 @@ def ui_command(folder: DemoFolder) -> str:
 def _row(point: CurvePoint) -> list[str]:
     return [
         str(point.step),
-        f"{point.distance:.2f}",
+        "collapsed" if point.distance is None else f"{point.distance:.2f}",
         "" if point.distance_stderr is None else f"± {point.distance_stderr:.2f}",
         _number(point.similarity, ".3f"),
         _number(point.perceptual, ".3f"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from metricwatch.cli import console
-from metricwatch.cli.demo.configuration import METRIC, SIMILARITY
+from metricwatch.cli.demo.configuration import COMPOSITE, METRIC
 from metricwatch.cli.demo.curve import CurvePoint
 from metricwatch.cli.demo.messages import Message
 
@@ -58,8 +58,8 @@ def screen() -> Iterator[Screen]:
 def score_text(point: CurvePoint) -> str:
     """One step's scores on one line."""
     error = "" if point.distance_stderr is None else f" ± {point.distance_stderr:.1f}"
-    similarity = "" if point.similarity is None else f", {SIMILARITY} {point.similarity:.3f}"
-    return f"{METRIC} {point.distance:.1f}{error}{similarity}"
+    distance = "collapsed" if point.distance is None else f"{point.distance:.1f}{error}"
+    return f"{COMPOSITE} {point.composite:.3f}, {METRIC} {distance}"
 
 
 class _Lines:
@@ -116,7 +116,7 @@ def _view(progress: Progress) -> RenderableType:
         )
         grid.add_row(name, line)
     if progress.scored:
-        grid.add_row("scores", Text(f"{sparkline([point.distance for point in progress.scored])}", style="bold"))
+        grid.add_row("scores", Text(f"{sparkline([point.composite for point in progress.scored])}", style="bold"))
         grid.add_row("", score_text(progress.scored[-1]))
     for number, message in enumerate(progress.messages[-_MESSAGES_SHOWN:]):
         text = f"{message.received_at:%H:%M:%S}  {message.channel:6}  {message.title}"

@@ -27,6 +27,8 @@ _LOOK_SECONDS = 1.0
 _RUN_ID_SECONDS = 60.0
 # Nothing saved, scored or sent for so long: something hangs. Torch takes a while to load on a busy machine.
 _STALL_SECONDS = 180.0
+# All is scored: what has not been sent by then will not be.
+_LAST_WORDS_SECONDS = 20.0
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -142,8 +144,13 @@ class Stage:
             now = (len(written), len(points), len(messages))
             if now != seen:
                 seen, moved = now, time.monotonic()
-            # One quiet look more: the last messages follow each other closely.
-            elif self._trainer.status is not None and not any(self._missing(history, messages)):
+            elif (
+                self._trainer.status is not None
+                and len(points) == len(self.play.steps)
+                # One quiet look more: the last messages follow each other closely. What should not have happened
+                # gets no better by waiting.
+                and (time.monotonic() - moved > _LAST_WORDS_SECONDS or not any(self._missing(history, messages)))
+            ):
                 return
             time.sleep(_LOOK_SECONDS)
         self._gave_up = True
@@ -182,7 +189,7 @@ class Stage:
             *("--experiment", "demo", "--run-name", RUN_NAME, "--run-id-file", str(folder.run_id_inside)),
             *("--pictures", str(folder.training_inside), "--checkpoints", str(folder.checkpoints_inside)),
             *("--steps", str(play.last_step), "--save-every", str(play.save_every)),
-            *("--accident-at", str(play.accident_at), "--seconds-per-step", str(play.seconds)),
+            *("--accident-at", str(play.accident_at), "--accident", "10", "--seconds-per-step", str(play.seconds)),
             *("--encoder", "st-vgg16", "--seed", str(play.seed), "--threads", "1"),
         ]
 
@@ -203,7 +210,7 @@ class Stage:
     def _missing(self, history: History, messages: list[Message]) -> Iterator[str]:
         """What has not happened, or should not have."""
         play = self.play
-        yield from gaps(history, play.steps)
+        yield from gaps(history, play.steps, sound=[step for step in play.steps if step < play.breaks_at])
         yield from missing_pictures(self._run.pictures(), play.steps, KEPT)
         for channel in CHANNELS:
             here = [message for message in messages if message.channel == channel]
