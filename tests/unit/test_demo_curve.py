@@ -54,7 +54,7 @@ def test_a_step_that_was_logged_twice_is_named() -> None:
 
 def test_a_step_that_nobody_sampled_is_named() -> None:
     found = list(gaps(_history(), [100, 200], sound=[100, 200]))
-    assert len(found) == 4
+    assert len(found) == 7
     assert all("nothing was saved there, step 300" in problem for problem in found)
 
 
