@@ -98,6 +98,17 @@ def test_the_readmes_configuration_is_valid(tmp_path):
     assert done.stdout.strip() == "fid-moved", done.stderr
 
 
+def test_the_readmes_checkpoint_configuration_is_valid(tmp_path):
+    file = tmp_path / "metricwatch.yaml"
+    file.write_text(block("yaml", "newest_first"))
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom metricwatch.config import load_config\n"
+        "entry = load_config(Path(sys.argv[1])).watch[0]\nprint(entry.sampler.use, entry.backlog.most)"
+    )
+    done = call(tmp_path, "-c", script, str(file))
+    assert done.stdout.strip() == "torchscript 20", done.stderr
+
+
 def test_the_deployment_example_is_what_init_writes_and_is_valid(tmp_path):
     """deploy/metricwatch.yaml teaches the same as `metricwatch init`, line by line."""
     choices = Choices(
