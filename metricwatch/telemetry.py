@@ -18,9 +18,10 @@ from metricwatch.clock import Clock, SystemClock
 from metricwatch.errors import ConfigError, LedgerError
 from metricwatch.store.alerts import Alerts
 from metricwatch.store.db import Database
-from metricwatch.store.deliveries import Backlog, Deliveries
+from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.notifications import NotificationLog
+from metricwatch.store.outbox import Backlog
 from metricwatch.store.pictures import Pictures
 
 log = structlog.get_logger(__name__)

@@ -46,10 +46,13 @@ def _document(config: Config, db: Database) -> dict[str, Any]:
     from metricwatch.store.deliveries import Deliveries
     from metricwatch.store.ledger import Ledger
     from metricwatch.store.notifications import NotificationLog
+    from metricwatch.store.outbox import Outbox
     from metricwatch.store.pictures import Pictures
 
     ledger = Ledger(db)
-    outboxes: dict[str, Deliveries | Pictures] = {"deliveries": Deliveries(db), "pictures": Pictures(db)}
+    outboxes: dict[str, Outbox] = {"deliveries": Deliveries(db)}
+    if db.has(Pictures.table):
+        outboxes["pictures"] = Pictures(db)
     alerts, notifications = Alerts(db), NotificationLog(db)
     return {
         "daemon": lock.owner(config.state),

@@ -139,6 +139,10 @@ class Database:
         with self._lock, self._errors():
             return self._connection.execute(sql, parameters).fetchall()
 
+    def has(self, table: str) -> bool:
+        """True when there is such a table: a ledger that is only looked at may be of an older schema."""
+        return bool(self.read("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)))
+
     def read_one(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> sqlite3.Row | None:
         """The first row of a query, or None."""
         rows = self.read(sql, parameters)

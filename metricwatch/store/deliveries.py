@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
-from metricwatch.clock import from_ms, to_ms
+from metricwatch.clock import to_ms
 from metricwatch.records import Delivery, Point, RemoteRun
-from metricwatch.store.db import Database
+from metricwatch.store.outbox import Outbox
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backlog:
-    """Deliveries waiting for one sink and run, since when the oldest does, and what the sink last said to it."""
-
-    sink: str
-    run: str
-    pending: int
-    oldest: datetime
-    reason: str
-
-
-class Deliveries:
+class Deliveries(Outbox):
     """enqueue() joins the transaction that makes a point true; everything else belongs to export."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    table = "deliveries"
 
     def enqueue(
         self, *, sink: str, run: str, identity: str, points: Sequence[Point], tags: Mapping[str, str], now: datetime
@@ -137,46 +124,3 @@ class Deliveries:
                    ON CONFLICT (sink, run) DO UPDATE SET id = excluded.id, url = excluded.url""",
                 (sink, run, remote.id, remote.url),
             )
-
-    def backlog(self) -> list[Backlog]:
-        """What is still pending, by sink and run, oldest first."""
-        rows = self._db.read(
-            """SELECT head.sink, head.run, pending, head.created_ms AS oldest, head.reason
-               FROM (SELECT min(id) AS first, count(*) AS pending FROM deliveries
-                     WHERE state = 'pending' GROUP BY sink, run)
-               CROSS JOIN deliveries AS head ON head.id = first ORDER BY oldest"""
-        )
-        return [
-            Backlog(
-                sink=row["sink"],
-                run=row["run"],
-                pending=row["pending"],
-                oldest=from_ms(row["oldest"]),
-                reason=row["reason"],
-            )
-            for row in rows
-        ]
-
-    def pending(self) -> int:
-        """How many deliveries wait."""
-        row = self._db.read_one("SELECT count(*) AS n FROM deliveries WHERE state = 'pending'")
-        return int(row["n"]) if row else 0
-
-    def rejections(self) -> int:
-        """How many deliveries were rejected in all."""
-        return sum(count for count, _ in self.rejections_by_sink().values())
-
-    def rejections_by_sink(self) -> dict[str, tuple[int, str]]:
-        """How many deliveries each sink has rejected in all, and why it rejected the newest of them."""
-        rows = self._db.read(
-            """SELECT sink, count(*) AS n, max(id), reason FROM deliveries INDEXED BY deliveries_rejected
-               WHERE state = 'rejected' GROUP BY sink"""
-        )
-        return {row["sink"]: (row["n"], row["reason"]) for row in rows}
-
-    def rejected(self, limit: int = 20) -> list[tuple[str, str, str]]:
-        """The newest rejected deliveries: (run, identity, reason)."""
-        rows = self._db.read(
-            "SELECT run, identity, reason FROM deliveries WHERE state = 'rejected' ORDER BY id DESC LIMIT ?", (limit,)
-        )
-        return [(row["run"], row["identity"], row["reason"]) for row in rows]

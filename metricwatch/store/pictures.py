@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from metricwatch.clock import from_ms, to_ms
+from metricwatch.clock import to_ms
 from metricwatch.records import Picture
 from metricwatch.store.db import Database
-from metricwatch.store.deliveries import Backlog
+from metricwatch.store.outbox import Outbox
 
 # The folder of the state folder in which a job's kept pictures lie, in a folder of its own.
 FOLDER = "pictures"
@@ -29,11 +29,13 @@ class PictureDelivery:
     attempts: int
 
 
-class Pictures:
+class Pictures(Outbox):
     """enqueue() joins the transaction that makes an evaluation true; everything else belongs to export."""
 
+    table = "pictures"
+
     def __init__(self, db: Database) -> None:
-        self._db = db
+        super().__init__(db)
         self._state = str(db.path.parent)
 
     def enqueue(self, *, sink: str, run: str, identity: str, picture: Picture, path: str, now: datetime) -> None:
@@ -140,51 +142,6 @@ class Pictures:
         """Those of these files that a waiting picture needs."""
         sql = "SELECT 1 FROM pictures WHERE path = ? AND state = 'pending' LIMIT 1"
         return {path for path in paths if self._db.read(sql, (self._stored(path),))}
-
-    # --- read by everyone ----------------------------------------------------------------------------------
-
-    def backlog(self) -> list[Backlog]:
-        """What still waits, by sink and run, oldest first."""
-        rows = self._db.read(
-            """SELECT head.sink, head.run, pending, head.created_ms AS oldest, head.reason
-               FROM (SELECT min(id) AS first, count(*) AS pending FROM pictures
-                     WHERE state = 'pending' GROUP BY sink, run)
-               CROSS JOIN pictures AS head ON head.id = first ORDER BY oldest"""
-        )
-        return [
-            Backlog(
-                sink=row["sink"],
-                run=row["run"],
-                pending=row["pending"],
-                oldest=from_ms(row["oldest"]),
-                reason=row["reason"],
-            )
-            for row in rows
-        ]
-
-    def pending(self) -> int:
-        """How many pictures wait."""
-        row = self._db.read_one("SELECT count(*) AS n FROM pictures WHERE state = 'pending'")
-        return int(row["n"]) if row else 0
-
-    def rejections(self) -> int:
-        """How many pictures were rejected, of those that the ledger still knows."""
-        return sum(count for count, _ in self.rejections_by_sink().values())
-
-    def rejections_by_sink(self) -> dict[str, tuple[int, str]]:
-        """How many pictures were rejected for each sink, and why the newest of them was."""
-        rows = self._db.read(
-            """SELECT sink, count(*) AS n, max(id), reason FROM pictures INDEXED BY pictures_rejected
-               WHERE state = 'rejected' GROUP BY sink"""
-        )
-        return {row["sink"]: (row["n"], row["reason"]) for row in rows}
-
-    def rejected(self, limit: int = 20) -> Sequence[tuple[str, str, str]]:
-        """The newest rejected pictures: (run, identity, reason)."""
-        rows = self._db.read(
-            "SELECT run, identity, reason FROM pictures WHERE state = 'rejected' ORDER BY id DESC LIMIT ?", (limit,)
-        )
-        return [(row["run"], row["identity"], row["reason"]) for row in rows]
 
     def _stored(self, path: str) -> str:
         """As seen from the state folder, which may be moved, or be reached by another way some other day."""
