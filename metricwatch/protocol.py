@@ -120,7 +120,7 @@ class Result:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """A job that gave no scores. changed: the files moved under us, a newer revision will follow; gone: there are none
-    any more, as where a trainer keeps its last checkpoints only.
+    any more, as where a trainer keeps its last checkpoints only. fatal: the worker cannot go on and ends by itself.
     """
 
     job: int
@@ -128,6 +128,7 @@ class Failure:
     retryable: bool = False
     changed: bool = False
     gone: bool = False
+    fatal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,15 +33,16 @@ def check_reference(reference: str, option: str) -> None:
 def find(reference: str, folder: Path | str | None, option: str) -> Callable[..., Any]:
     """The function `module:function`, its module imported from the folder where one is given.
 
-    The folder stays on sys.path, for what the module imports later. Raises ConfigError when there is no such
+    The folder is first on sys.path meanwhile, and last from then on, for what the module imports later: nothing in it
+    hides a library from others. Raises ConfigError when there is no such
     function, or another module of that name is loaded.
     """
     module_name, _, attribute = reference.partition(":")
     place = os.path.abspath(folder) if folder is not None else ""
     if place and not os.path.isdir(place):
         raise ConfigError(f"path names {place}, which is no folder; {option} {reference!r} is looked for in it")
-    if place and place not in sys.path:
-        sys.path.insert(0, place)
+    if place:
+        sys.path[:] = [place, *(each for each in sys.path if each != place)]
     importlib.invalidate_caches()
     try:
         found: Any = importlib.import_module(module_name)
@@ -51,6 +52,10 @@ def find(reference: str, folder: Path | str | None, option: str) -> Callable[...
         raise ConfigError(f"{option} {reference!r}: there is no module {missing}{advice}") from error
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{option} {reference!r} cannot be imported: {_account(error)}") from error
+    finally:
+        if place:
+            sys.path.remove(place)
+            sys.path.append(place)
     file = getattr(found, "__file__", None) or ""
     if place and not os.path.abspath(file).startswith(place + os.sep):
         raise ConfigError(

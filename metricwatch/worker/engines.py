@@ -12,6 +12,7 @@ from torch.nn import functional
 from metricwatch.errors import ConfigError, PluginError
 from metricwatch.extractors import ExtractorSpec
 from metricwatch.protocol import Configure
+from metricwatch.worker.device_state import hold_to_float32
 from metricwatch.worker.networks import Network
 
 PRECISIONS = ("exact",)
@@ -66,9 +67,7 @@ def set_up(configure: Configure) -> torch.device:
         if wish not in known:
             raise ConfigError(f"worker.{label} {wish!r} is unknown; known: {', '.join(known)}")
     device = select_device(configure.device)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False
+    hold_to_float32()
     return device
 
 

@@ -16,6 +16,7 @@ from metricwatch.errors import InputError, TemporaryError
 from metricwatch.protocol import Configure, Evaluate
 from metricwatch.records import Evaluation, KeptSample, ScoreState, Skipped
 from metricwatch.worker.batches import LoadedBatch, is_no_room, keep
+from metricwatch.worker.device_state import DeviceLostError, is_lost
 from metricwatch.worker.feature_cache import FeatureCache
 from metricwatch.worker.loading import Extractors
 from metricwatch.worker.log import LogLine, describe, log_failure, one_line
@@ -154,7 +155,7 @@ class Evaluator:
         assert request.sampling is not None  # noqa: S101 - evaluate() has looked
         # First of all: networks and references may take minutes to load, and the trainer removes checkpoints.
         self._progress.phase("pinning")
-        with pinned(request) as pin:
+        with pinned(request, self._progress) as pin:
             if pin.copied:
                 self._log("info", "checkpoint copied", path=one_line(pin.name), bytes=str(pin.copied))
             sampler = self._samplers.get(request.sampling)
@@ -175,12 +176,15 @@ class Evaluator:
             try:
                 self._progress.phase("loading checkpoint")
                 session.open(pin)
-                return self._sampled(session, scorings, items, pin.name)
+                scored = self._sampled(session, scorings, items, pin.name)
             finally:
-                session.close()
+                self._samplers.close(request.sampling, self._log)
+            # A link does not keep the trainer from writing into the file, and weights may be read as late as that.
+            pin.check()
+            return scored
 
     def _sampled(self, session: Session, scorings: list[Scoring], items: Sequence[Item], name: str) -> _Scored:
-        scored = _Scored(scorings=scorings, provenance=session.provenance())
+        scored = _Scored(scorings=scorings)
         paths = [*session.partner_paths(), *(path for item in items for path in item.partners.values())]
         pictures = self._pipeline.pictures(paths)
         self._progress.phase("sampling", len(items))
@@ -198,6 +202,7 @@ class Evaluator:
                 scoring.end(
                     ScoreState.NON_FINITE, f"none of the {session.broken} samples is finite: the model is broken"
                 )
+        scored.provenance = session.provenance()
         scored.phases = session.seconds
         scored.kept = tuple(session.kept)
         return scored
@@ -295,6 +300,8 @@ class Evaluator:
     def _fail(self, scoring: Scoring, error: Exception) -> None:
         if isinstance(error, TemporaryError):
             raise error
+        if is_lost(error):
+            raise DeviceLostError(f"metric {scoring.name!r}: {error}") from error
         if is_no_room(error) and self._patient:
             # The training job shares the GPU and may need less of it later.
             torch.cuda.empty_cache()

@@ -6,17 +6,27 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from metricwatch import listing
 from metricwatch.errors import InputError, TemporaryError
 from metricwatch.protocol import Evaluate
+from metricwatch.worker.progress import Progress
 from metricwatch.worker.samples import ChangedError, GoneError
 
 # Another file system; the sysctl fs.protected_hardlinks, or a file system without links; too many links.
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# What trying again does not change. Of all else a disk may think better.
+_LASTING = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.E2BIG}
+)
+# What a copy must leave free: the ledger lies on the same disk.
+_RESERVE = 1_000_000_000
+_CHUNK = 64_000_000
+_MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,61 +43,94 @@ class Pinned:
 
 
 @contextlib.contextmanager
-def pinned(request: Evaluate) -> Iterator[Pinned]:
+def pinned(request: Evaluate, progress: Progress) -> Iterator[Pinned]:
     """Link the request's files into its pin folder (copy them where links cannot be made) until the context ends.
 
     Raises GoneError when they are not there any more, ChangedError when they are not those of the request's digest,
-    TemporaryError when there is no room for a copy.
+    TemporaryError when there is no room for a copy now, InputError when there will never be or they cannot be read.
     """
     assert request.sampling is not None  # noqa: S101 - whoever pins has a checkpoint
     pins = request.sampling.pins
     # One at a time: what lies here is from a worker that was killed.
-    shutil.rmtree(pins, ignore_errors=True)
+    clear(pins)
     folder = os.path.join(pins, f"job-{request.job}")
     whole = request.members is None
     name = os.path.basename(request.path) if whole else (request.members or ("",))[0]
-    target = os.path.join(folder, name)
+    source, target = os.path.join(request.path, "" if whole else name).rstrip(os.sep), os.path.join(folder, name)
     try:
         try:
-            os.makedirs(folder)
-            copied = _pin_tree(request.path, target) if whole else _pin(os.path.join(request.path, name), target)
+            os.makedirs(folder, exist_ok=True)
+            copied = _Pinner(folder, progress).pin(source, target, whole=whole)
         except OSError as error:
-            raise _explained(error, request, name) from error
+            raise _explained(error, request, source) from error
 
         def check() -> None:
             if request.digest and _fingerprint(target, whole=whole) != request.digest:
-                raise ChangedError(
-                    f"{os.path.join(request.path, '' if whole else name)} was written to while it was read"
-                )
+                raise ChangedError(f"{source} was written to while it was read")
 
         if request.digest and _fingerprint(target, whole=whole) != request.digest:
             raise ChangedError(f"checkpoint {name} has changed since it settled")
         yield Pinned(path=target, name=name, copied=copied, check=check)
     finally:
-        shutil.rmtree(pins, ignore_errors=True)
+        clear(pins)
 
 
-def _pin_tree(source: str, target: str) -> int:
-    copied = 0
-    for entry in listing.tree(source):
-        place = os.path.join(target, entry.name)
-        os.makedirs(os.path.dirname(place), exist_ok=True)
-        copied += _pin(os.path.join(source, entry.name), place)
-    return copied
+def clear(pins: str) -> None:
+    """Let go of all that is pinned. The folder itself stays: it may be a link to a disk with more room."""
+    with contextlib.suppress(OSError), os.scandir(pins) as found:
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
-def _pin(source: str, target: str) -> int:
-    """Link or copy one file; returns how many bytes were copied. A symbolic link is followed."""
-    try:
-        os.link(os.path.realpath(source), target)
-    except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-    else:
-        return 0
-    # With its times: they are part of the digest.
-    shutil.copy2(source, target)
-    return os.stat(target).st_size
+class _Pinner:
+    """Links files, or copies them once one cannot be linked. Raises OSError."""
+
+    def __init__(self, folder: str, progress: Progress) -> None:
+        self._folder = folder
+        self._progress = progress
+        self._copied = 0
+
+    def pin(self, source: str, target: str, *, whole: bool) -> int:
+        """Pin a file or a tree; returns how many bytes were copied. A symbolic link is followed."""
+        if not whole:
+            self._file(source, target, os.stat(source).st_size)
+            return self._copied
+        entries = listing.tree(source)
+        left = sum(entry.size for entry in entries)
+        for entry in entries:
+            place = os.path.join(target, entry.name)
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            self._file(os.path.join(source, entry.name), place, left)
+            left -= entry.size
+        return self._copied
+
+    def _file(self, source: str, target: str, left: int) -> None:
+        """Pin one file. left: the bytes of it and of those that follow."""
+        real = os.path.realpath(source)
+        if not stat.S_ISREG(os.stat(real).st_mode):
+            # Opening a pipe would wait for a writer for ever.
+            raise OSError(errno.EISDIR, "not a regular file", source)
+        try:
+            os.link(real, target)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            self._copy(real, target, left)
+
+    def _copy(self, source: str, target: str, left: int) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if free < left + _RESERVE:
+            raise OSError(errno.ENOSPC, f"{left} bytes to copy and {free} free", target)
+        if not self._copied:
+            self._progress.phase("copying checkpoint", left // _MEGABYTE + 1)
+        with open(source, "rb") as reader, open(target, "wb") as writer:
+            while chunk := reader.read(_CHUNK):
+                writer.write(chunk)
+                self._copied += len(chunk)
+                self._progress.advance(len(chunk) // _MEGABYTE)
+        # With its times: they are part of the digest.
+        shutil.copystat(source, target)
 
 
 def _fingerprint(target: str, *, whole: bool) -> str:
@@ -101,17 +144,18 @@ def _split(path: str) -> tuple[str, list[str]]:
     return folder, [name]
 
 
-def _explained(error: OSError, request: Evaluate, name: str) -> Exception:
-    where = os.path.join(request.path, name) if request.members else request.path
+def _explained(error: OSError, request: Evaluate, source: str) -> Exception:
+    reason = error.strerror or str(error)
     if isinstance(error, FileNotFoundError):
-        if os.path.lexists(where):
-            return ChangedError(f"{where} lost files while it was being read")
-        if not os.path.isdir(request.path if request.members else os.path.dirname(request.path)):
-            return TemporaryError(f"{where}: its folder is not there; is its file system mounted?")
-        return GoneError(f"{where} was removed before it was scored")
+        if os.path.lexists(source):
+            return ChangedError(f"{source} lost files while it was being read")
+        if not os.path.isdir(os.path.dirname(source)):
+            return TemporaryError(f"{source}: its folder is not there; is its file system mounted?")
+        return GoneError(f"{source} was removed before it was scored")
     if error.errno in _FULL:
-        return TemporaryError(
-            f"no room to copy {where} into the state folder; put `state` on the file system of the checkpoints, where "
-            "a link is enough"
-        )
-    return InputError(f"cannot read {where}: {error.strerror or error}")
+        told = f"no room to copy {source} into the state folder: {reason}; keep `state` on the file system of the "
+        told += "checkpoints, where a link is enough"
+        return TemporaryError(told) if request.patient else InputError(told)
+    if error.errno in _LASTING:
+        return InputError(f"cannot read {source}: {reason}")
+    return TemporaryError(f"cannot read {source} now: {reason}")

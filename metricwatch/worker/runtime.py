@@ -92,13 +92,17 @@ class Worker:
             reply: Reply = Result(job=request.job, evaluation=evaluator.evaluate(request))
             line = encode(reply)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker lives on
-            line = encode(self._failure(request, error))
+            reply = self._failure(request, error)
+            line = encode(reply)
         self._progress.end()
         faults.reached("worker:unanswered")
         self._channel.write(line)
         faults.reached("worker:answered")
+        if isinstance(reply, Failure) and reply.fatal:
+            os._exit(1)
 
     def _failure(self, request: Evaluate, error: Exception) -> Failure:
+        from metricwatch.worker.device_state import is_lost
         from metricwatch.worker.samples import ChangedError, GoneError
 
         log_failure(self._channel.log, "evaluation failed", error, job=str(request.job), path=request.path)
@@ -109,6 +113,7 @@ class Worker:
             retryable=isinstance(error, TemporaryError | MemoryError),
             changed=isinstance(error, ChangedError),
             gone=isinstance(error, GoneError),
+            fatal=is_lost(error),
         )
 
     def _configuration(self) -> Configure:

@@ -53,7 +53,12 @@ class SamplePlan:
                     f"sampler {self._use!r} makes samples from a {kind}, and there is none; set {_WHERE[kind]} or "
                     "pairs.manifest"
                 )
-        pairs = [pair for pair in pairs if all(_has(pair, kind) for kind in spec.needs)]
+        complete = [pair for pair in pairs if all(_has(pair, kind) for kind in spec.needs)]
+        if pairs and not complete:
+            raise InputError(
+                f"sampler {self._use!r} needs {' and '.join(sorted(spec.needs))} for each sample; none has all"
+            )
+        pairs = complete
         paired = any(pair.name for pair in pairs)
         count = request.sampling.samples or (len(pairs) if paired else _UNPAIRED_SAMPLES)
         if not spec.random and pairs:

@@ -20,8 +20,9 @@ from metricwatch.protocol import Evaluate, Sampling
 from metricwatch.records import KeptSample
 from metricwatch.worker.batches import is_no_room
 from metricwatch.worker.containers import UnusableImageError
+from metricwatch.worker.device_state import undisturbed
 from metricwatch.worker.images import Pixels, decode_threads
-from metricwatch.worker.log import LogLine, one_line
+from metricwatch.worker.log import LogLine, log_failure, one_line
 from metricwatch.worker.pictures import Pictures
 from metricwatch.worker.pins import Pinned
 from metricwatch.worker.plan import Item, Role
@@ -39,14 +40,29 @@ class Samplers:
 
     def get(self, sampling: Sampling) -> Sampler:
         """The sampler with these options. Raises ConfigError when it refuses them, PluginError when it cannot load."""
-        key = json.dumps([sampling.use, dict(sampling.options)], sort_keys=True)
+        key = _key(sampling)
         if key not in self._made:
-            cls = catalog.load_sampler(sampling.use)
-            try:
-                self._made[key] = cls(_options(cls, sampling)) if sampling.options else cls()
-            except TypeError as error:
-                raise ConfigError(f"sampler {sampling.use!r}: {error}") from error
+            with undisturbed():
+                cls = catalog.load_sampler(sampling.use)
+                try:
+                    self._made[key] = cls(_options(cls, sampling)) if sampling.options else cls()
+                except TypeError as error:
+                    raise ConfigError(f"sampler {sampling.use!r}: {error}") from error
         return self._made[key]
+
+    def close(self, sampling: Sampling, log: LogLine) -> None:
+        """Have it let go of its checkpoint. One that cannot is given up: what was scored is scored all the same."""
+        key = _key(sampling)
+        try:
+            with undisturbed():
+                self._made[key].close()
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            log_failure(log, "sampler not closed", error, sampler=sampling.use)
+            del self._made[key]
+
+
+def _key(sampling: Sampling) -> str:
+    return json.dumps([sampling.use, dict(sampling.options)], sort_keys=True)
 
 
 def _options(cls: type[Sampler], sampling: Sampling) -> object:
@@ -81,6 +97,7 @@ class Session:
         self.broken = 0
         self.seconds = {"load": 0.0, "sample": 0.0}
         self._request = request
+        self._partner_digests: dict[str, list[str]] = {}
         self._sampling = request.sampling
         self._sampler = sampler
         self._device = device
@@ -94,7 +111,7 @@ class Session:
         checkpoint = Checkpoint(path=pin.path, name=pin.name, step=self._request.step)
         began = self._clock()
         try:
-            with torch.no_grad():
+            with undisturbed(), torch.no_grad():
                 self._sampler.open(checkpoint, str(self._device))
         except Exception as error:
             # What was read while the trainer wrote is nobody's fault.
@@ -106,12 +123,22 @@ class Session:
             self.seconds["load"] += self._clock() - began
         pin.check()
 
-    def close(self) -> None:
-        self._sampler.close()
-
     def provenance(self) -> dict[str, str]:
-        """What the samples hang on beside the checkpoint and the pairs; the sampler must be open."""
-        parts = [self._sampling.use, dict(self._sampling.options), self._sampling.seed, self._sampler.identity()]
+        """What the samples hang on beside the checkpoint: the sampler, and all that it makes them from.
+
+        To be asked when the samples are made and the sampler is still open.
+        """
+        spec = self._sampler.spec
+        made_from = [
+            [
+                sample.name,
+                sample.seed if spec.random else None,
+                sample.pair.prompt if "prompt" in spec.needs else None,
+                self._partner_digests.get(sample.name),
+            ]
+            for sample in self.plan.samples
+        ]
+        parts = [self._sampling.use, dict(self._sampling.options), self._sampler.identity(), made_from]
         digest = blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
         return {"sampler": self._sampling.use, "sampler_digest": digest}
 
@@ -162,6 +189,7 @@ class Session:
         # All uses are taken whatever happens, so that shared pictures are forgotten in time.
         opened = {kind: pictures.use(path) for kind, path in sorted(own.items())}
         try:
+            self._partner_digests[sample.name] = [picture.digest.hex() for picture in opened.values()]
             return {kind: picture.pixels()[0] for kind, picture in opened.items()}, ""
         except UnusableImageError as error:
             bad = next(kind for kind, picture in opened.items() if picture.failed)
@@ -229,7 +257,7 @@ class Session:
 
     def _sample(self, request: SampleRequest) -> Sequence[Tensor]:
         devices = [self._device] if self._device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices):
+        with undisturbed(), torch.no_grad(), torch.random.fork_rng(devices):
             # For a sampler that draws from the common generator: at least the same at every step.
             torch.manual_seed(request.seeds[0])
             images = self._sampler.sample(request)

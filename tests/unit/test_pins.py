@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ import pytest
 from metricwatch import listing
 from metricwatch.errors import InputError, TemporaryError
 from metricwatch.protocol import Evaluate, Sampling
+from metricwatch.worker import pins
 from metricwatch.worker.pins import pinned
+from metricwatch.worker.progress import Progress
 from metricwatch.worker.samples import ChangedError, GoneError
 
 
@@ -57,7 +61,7 @@ def elsewhere() -> Iterator[Path]:
 
 
 def test_a_pinned_file_can_be_read_after_the_trainer_removed_it(checkpoint: Path, tmp_path: Path) -> None:
-    with pinned(file_request(checkpoint, tmp_path / "pins")) as pin:
+    with pinned(file_request(checkpoint, tmp_path / "pins"), Progress()) as pin:
         assert os.stat(pin.path).st_ino == checkpoint.stat().st_ino
         checkpoint.unlink()
 
@@ -65,11 +69,11 @@ def test_a_pinned_file_can_be_read_after_the_trainer_removed_it(checkpoint: Path
         assert Path(pin.path).name == pin.name == "step_000100.pt"
         pin.check()
 
-    assert not (tmp_path / "pins").exists()
+    assert not list((tmp_path / "pins").iterdir())
 
 
 def test_a_pinned_directory_stays_whole_while_the_trainer_removes_it(sharded: Path, tmp_path: Path) -> None:
-    with pinned(tree_request(sharded, tmp_path / "pins")) as pin:
+    with pinned(tree_request(sharded, tmp_path / "pins"), Progress()) as pin:
         shutil.rmtree(sharded)
 
         assert sorted(entry.name for entry in listing.tree(pin.path)) == [
@@ -84,12 +88,12 @@ def test_a_pinned_directory_stays_whole_while_the_trainer_removes_it(sharded: Pa
 def test_where_no_link_can_be_made_it_is_copied(kind: str, checkpoint: Path, sharded: Path, elsewhere: Path) -> None:
     request = file_request(checkpoint, elsewhere) if kind == "file" else tree_request(sharded, elsewhere)
 
-    with pinned(request) as pin:
+    with pinned(request, Progress()) as pin:
         assert pin.copied == (7 if kind == "file" else 10)
         shutil.rmtree(checkpoint.parent)
         pin.check()
 
-    assert not elsewhere.exists()
+    assert not list(elsewhere.iterdir())
 
 
 def test_a_checkpoint_that_was_removed_before_is_gone(checkpoint: Path, sharded: Path, tmp_path: Path) -> None:
@@ -98,7 +102,7 @@ def test_a_checkpoint_that_was_removed_before_is_gone(checkpoint: Path, sharded:
     shutil.rmtree(sharded)
 
     for request in requests:
-        with pytest.raises(GoneError, match="was removed before it was scored"), pinned(request):
+        with pytest.raises(GoneError, match="was removed before it was scored"), pinned(request, Progress()):
             pass
 
 
@@ -107,7 +111,7 @@ def test_a_folder_of_checkpoints_that_is_away_may_come_back(checkpoint: Path, sh
     shutil.rmtree(checkpoint.parent)
 
     for request in requests:
-        with pytest.raises(TemporaryError, match="is its file system mounted"), pinned(request):
+        with pytest.raises(TemporaryError, match="is its file system mounted"), pinned(request, Progress()):
             pass
 
 
@@ -115,12 +119,12 @@ def test_a_directory_that_is_being_removed_has_changed_and_is_not_read(sharded: 
     request = tree_request(sharded, tmp_path / "pins")
     (sharded / "unet" / "a.safetensors").unlink()
 
-    with pytest.raises(ChangedError, match="has changed since it settled"), pinned(request):
+    with pytest.raises(ChangedError, match="has changed since it settled"), pinned(request, Progress()):
         pass
 
 
 def test_writing_into_a_linked_file_is_noticed(checkpoint: Path, tmp_path: Path) -> None:
-    with pinned(file_request(checkpoint, tmp_path / "pins")) as pin:
+    with pinned(file_request(checkpoint, tmp_path / "pins"), Progress()) as pin:
         checkpoint.write_bytes(b"other weights")
 
         with pytest.raises(ChangedError, match="was written to while it was read"):
@@ -131,7 +135,7 @@ def test_a_link_in_place_of_the_file_is_followed(checkpoint: Path, tmp_path: Pat
     link = checkpoint.with_name("step_000200.pt")
     link.symlink_to(checkpoint.name)
 
-    with pinned(file_request(link, tmp_path / "pins")) as pin:
+    with pinned(file_request(link, tmp_path / "pins"), Progress()) as pin:
         checkpoint.unlink()
 
         assert Path(pin.path).read_bytes() == b"weights"
@@ -142,12 +146,59 @@ def test_what_a_killed_worker_left_is_removed(checkpoint: Path, tmp_path: Path) 
     left.parent.mkdir(parents=True)
     left.write_bytes(b"ten gigabytes")
 
-    with pinned(file_request(checkpoint, tmp_path / "pins")):
+    with pinned(file_request(checkpoint, tmp_path / "pins"), Progress()):
         assert not left.exists()
 
 
 def test_a_pin_folder_that_cannot_be_made_is_told(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "pins").write_text("not a folder")
 
-    with pytest.raises(InputError, match="cannot"), pinned(file_request(checkpoint, tmp_path / "pins")):
+    with pytest.raises(InputError, match="cannot"), pinned(file_request(checkpoint, tmp_path / "pins"), Progress()):
+        pass
+
+
+def test_pins_may_be_a_link_to_another_disk(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "pins").symlink_to(tmp_path / "elsewhere")
+
+    for _ in range(2):
+        with pinned(file_request(checkpoint, tmp_path / "pins"), Progress()) as pin:
+            assert Path(pin.path).read_bytes() == b"weights"
+
+    assert (tmp_path / "pins").is_symlink()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "checkpoints" / "step_000100.pt"
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+
+    with (
+        pytest.raises(InputError, match="not a regular file"),
+        pinned(file_request(pipe, tmp_path / "pins"), Progress()),
+    ):
+        pass
+
+
+def test_a_copy_leaves_room_for_others(checkpoint: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pins, "_RESERVE", 10**18)
+    request = file_request(checkpoint, elsewhere)
+
+    with pytest.raises(TemporaryError, match="no room to copy"), pinned(request, Progress()):
+        pass
+    with pytest.raises(InputError, match="no room to copy"), pinned(replace(request, patient=False), Progress()):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT])
+def test_a_disk_that_stumbles_is_tried_again(
+    number: int, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", stumble)
+
+    with pytest.raises(TemporaryError, match="now"), pinned(file_request(checkpoint, tmp_path / "pins"), Progress()):
         pass
