@@ -145,8 +145,12 @@ class App:
         with self._turn():
             log.info("daemon.started", state=str(self.config.state), watching=len(self.config.watch))
             self._stop.wait()
-        undelivered, unsent = Deliveries(self.db).pending(), NotificationLog(self.db).pending()
-        log.info("daemon.stopped", undelivered=undelivered, unsent=unsent)
+        log.info(
+            "daemon.stopped",
+            undelivered=Deliveries(self.db).pending(),
+            pictures=Pictures(self.db).pending(),
+            unsent=NotificationLog(self.db).pending(),
+        )
 
     def run_once(
         self, *, drain: timedelta, progress: Callable[[Progress | None, int, int], None] = lambda *_: None

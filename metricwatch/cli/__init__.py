@@ -101,7 +101,7 @@ def _assemble() -> typer.Typer:
     notify_group.command("test")(notify.command)
     frame.add_typer(notify_group, name="notify")
 
-    plugins_group = _group("The installed metrics, sinks and notifiers.")
+    plugins_group = _group("The installed metrics, samplers, sinks and notifiers.")
     plugins_group.command("list")(plugins.command)
     frame.add_typer(plugins_group, name="plugins")
 

@@ -225,7 +225,7 @@ def _events(document: dict[str, Any]) -> Iterator[str]:
     for item in document["rejected"]:
         yield f"rejected by the sink: {item['delivery']}: {item['reason']}"
     for job in document["problems"]:
-        yield f"{job['state']}: step {job['step']} ({job['path']}): {job['reason']}"
+        yield f"{job['state']}: {names[job['run']]} step {job['step']} ({job['path']}): {job['reason']}"
     for item in document["skipped"]:
         steps = f"step {item['first_step']}"
         if item["count"] > 1:

@@ -76,12 +76,12 @@ def _bound(use: Any, options: dict[str, Any], where: str, base: Path) -> tuple[d
 
 
 def _lacking(entry: dict[Any, Any], use: str, needs: frozenset[Need]) -> list[str]:
-    """What the sampler needs and the entry does not bring."""
+    """What the sampler needs and the entry does not bring, as one problem or none."""
     pairs = entry.get("pairs")
     given = {key for key, value in pairs.items() if value is not None} if isinstance(pairs, dict) else set()
-    if "manifest" in given or (pairs is not None and not isinstance(pairs, dict)):
+    lacking = sorted(needs - {"reference"} - given)
+    if not lacking or "manifest" in given or (pairs is not None and not isinstance(pairs, dict)):
         return []
-    return [
-        f"the sampler {use!r} makes samples from a {kind}; name it: pairs: {{{kind}: ...}}, or pairs: {{manifest: ...}}"
-        for kind in sorted(needs - {"reference"} - given)
-    ]
+    written = ", ".join(f"{kind}: ..." for kind in lacking)
+    wanted = " and ".join(lacking)
+    return [f"the sampler {use!r} makes samples from {wanted}; write pairs: {{{written}}}, or pairs: {{manifest: ...}}"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.machinery
+import importlib.util
 import os
 import re
 import sys
@@ -24,10 +26,25 @@ _LIBRARIES = tuple(sysconfig.get_paths()[kind] + os.sep for kind in ("stdlib", "
 _digests: dict[str, str] = {}
 
 
-def check_reference(reference: str, option: str) -> None:
-    """Raises ConfigError when it is not written as module:function."""
+def check_reference(reference: str, option: str, folder: Path | str | None) -> None:
+    """Raises ConfigError when it is not written as module:function, or there is no such module. Imports nothing."""
     if not _REFERENCE.fullmatch(reference):
         raise ConfigError(f"{option} must be written as module:function, as in my_models:build; it is {reference!r}")
+    top = reference.partition(":")[0].partition(".")[0]
+    if folder is None:
+        if top not in sys.modules and importlib.util.find_spec(top) is None:
+            raise ConfigError(f"{option} {reference!r}: there is no module {top}; name its folder in path")
+        return
+    place = _folder(folder, reference, option)
+    if importlib.machinery.PathFinder.find_spec(top, [place]) is None:
+        raise ConfigError(f"{option} {reference!r}: there is no module {top} in {place}")
+
+
+def _folder(folder: Path | str, reference: str, option: str) -> str:
+    place = os.path.abspath(folder)
+    if not os.path.isdir(place):
+        raise ConfigError(f"path names {place}, which is no folder; {option} {reference!r} is looked for in it")
+    return place
 
 
 def find(reference: str, folder: Path | str | None, option: str) -> Callable[..., Any]:
@@ -38,9 +55,7 @@ def find(reference: str, folder: Path | str | None, option: str) -> Callable[...
     function, or another module of that name is loaded.
     """
     module_name, _, attribute = reference.partition(":")
-    place = os.path.abspath(folder) if folder is not None else ""
-    if place and not os.path.isdir(place):
-        raise ConfigError(f"path names {place}, which is no folder; {option} {reference!r} is looked for in it")
+    place = _folder(folder, reference, option) if folder is not None else ""
     if place:
         sys.path[:] = [place, *(each for each in sys.path if each != place)]
     importlib.invalidate_caches()

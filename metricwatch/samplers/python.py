@@ -31,7 +31,7 @@ class PythonOptions:
     random: bool = True
 
     def __post_init__(self) -> None:
-        functions.check_reference(self.function, "function")
+        functions.check_reference(self.function, "function", self.path)
         if given := [key for key in _GIVEN if key in self.arguments]:
             raise ConfigError(
                 f"arguments has {given[0]!r}, which the function is given anyway; give yours another name"

@@ -29,7 +29,7 @@ class SafetensorsOptions(LatentOptions):
     def __post_init__(self) -> None:
         # Not super(): slots make another class of this one.
         LatentOptions.__post_init__(self)
-        functions.check_reference(self.factory, "factory")
+        functions.check_reference(self.factory, "factory", self.path)
 
 
 class SafetensorsSampler(LatentSampler):

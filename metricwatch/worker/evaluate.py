@@ -198,10 +198,13 @@ class Evaluator:
         if not scored.read and not session.broken:
             raise InputError(f"no samples of {name}: {scored.nothing_of(len(items))}")
         if not scored.read:
+            # Said once for all of them.
+            scored.skipped.clear()
             for scoring in scorings:
                 scoring.end(
                     ScoreState.NON_FINITE, f"none of the {session.broken} samples is finite: the model is broken"
                 )
+        self._samplers.note_range(session, self._log)
         scored.provenance = session.provenance()
         scored.phases = session.seconds
         scored.kept = tuple(session.kept)

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, NoReturn
 
 from metricwatch import __version__, faults
-from metricwatch.errors import ConfigError, TemporaryError, WorkerError
+from metricwatch.errors import ConfigError, MetricwatchError, TemporaryError, WorkerError
 from metricwatch.protocol import Configure, Evaluate, Failure, Log, Ready, Reply, Result, Stop, decode, encode
 from metricwatch.worker.log import describe, log_failure, one_line
 from metricwatch.worker.progress import Progress
@@ -105,7 +105,9 @@ class Worker:
         from metricwatch.worker.device_state import is_lost
         from metricwatch.worker.samples import ChangedError, GoneError
 
-        log_failure(self._channel.log, "evaluation failed", error, job=str(request.job), path=request.path)
+        if not isinstance(error, MetricwatchError):
+            # Of ours the daemon tells the reason.
+            log_failure(self._channel.log, "evaluation failed", error, job=str(request.job), path=request.path)
         return Failure(
             job=request.job,
             # The ledger keeps text: a file's name may hold what is none.

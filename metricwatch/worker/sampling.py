@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,8 @@ from metricwatch.worker.plan import Item, Role
 from metricwatch.worker.read_ahead import ReadAhead
 from metricwatch.worker.sample_plan import PlannedSample, SamplePlan
 
+# A network that is trained to give 0..1 overshoots a little.
+_BEYOND = 0.5
 _PICTURE_KINDS: tuple[Literal["content", "style"], ...] = ("content", "style")
 
 
@@ -37,6 +40,7 @@ class Samplers:
 
     def __init__(self) -> None:
         self._made: dict[str, Sampler] = {}
+        self._told: set[str] = set()
 
     def get(self, sampling: Sampling) -> Sampler:
         """The sampler with these options. Raises ConfigError when it refuses them, PluginError when it cannot load."""
@@ -60,6 +64,16 @@ class Samplers:
             log_failure(log, "sampler not closed", error, sampler=sampling.use)
             del self._made[key]
 
+    def note_range(self, session: Session, log: LogLine) -> None:
+        """Say once of a sampler that its values go far beyond 0..1: scores of another range mean little."""
+        key = _key(session.sampling)
+        if key in self._told or (session.least >= -_BEYOND and session.most <= 1.0 + _BEYOND):
+            return
+        self._told.add(key)
+        reached = f"values from {session.least:.3g} to {session.most:.3g}"
+        reason = f"{reached} were clamped to 0..1; is the range right that it is told, or that it gives?"
+        log("warning", "samples clamped", sampler=session.sampling.use, reason=reason)
+
 
 def _key(sampling: Sampling) -> str:
     return json.dumps([sampling.use, dict(sampling.options)], sort_keys=True)
@@ -76,7 +90,7 @@ def _options(cls: type[Sampler], sampling: Sampling) -> object:
 class Session:
     """One checkpoint, open in its sampler. seconds are those spent on loading and on sampling.
 
-    broken counts the samples with values that are not finite.
+    broken counts the samples with values that are not finite; least and most are the values that the others reach.
     """
 
     def __init__(
@@ -95,10 +109,11 @@ class Session:
         self.plan = plan
         self.kept: list[KeptSample] = []
         self.broken = 0
+        self.least, self.most = 0.0, 1.0
         self.seconds = {"load": 0.0, "sample": 0.0}
         self._request = request
         self._partner_digests: dict[str, list[str]] = {}
-        self._sampling = request.sampling
+        self.sampling = request.sampling
         self._sampler = sampler
         self._device = device
         self._size = request.sampling.batch_size or batch_size
@@ -138,9 +153,9 @@ class Session:
             ]
             for sample in self.plan.samples
         ]
-        parts = [self._sampling.use, dict(self._sampling.options), self._sampler.identity(), made_from]
+        parts = [self.sampling.use, dict(self.sampling.options), self._sampler.identity(), made_from]
         digest = blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
-        return {"sampler": self._sampling.use, "sampler_digest": digest}
+        return {"sampler": self.sampling.use, "sampler_digest": digest}
 
     def partner_paths(self) -> list[str]:
         """The pictures that the sampler reads, each as often as it does."""
@@ -263,12 +278,12 @@ class Session:
             images = self._sampler.sample(request)
         if not isinstance(images, Sequence | Tensor) or len(images) != len(request):
             found = len(images) if hasattr(images, "__len__") else type(images).__name__
-            raise InputError(f"sampler {self._sampling.use!r} was asked for {len(request)} samples and gave {found}")
+            raise InputError(f"sampler {self.sampling.use!r} was asked for {len(request)} samples and gave {found}")
         return list(images)
 
     def _pixels(self, image: object) -> Tensor:
         """uint8 (H, W, 3) on the device, rounded as torchvision's save_image does: what a PNG of it would hold."""
-        use = self._sampling.use
+        use = self.sampling.use
         if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in (1, 3):  # noqa: PLR2004 - C, H, W
             found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
             raise InputError(f"sampler {use!r} gave {found}; a sample is a tensor (3, H, W) or (1, H, W)")
@@ -277,9 +292,11 @@ class Session:
             raise InputError(f"sampler {use!r} gave {height} x {width} pixels; worker.max_pixels is {self._max_pixels}")
         image = image.detach().to(self._device)
         if image.is_floating_point():
-            if not bool(torch.isfinite(image).all()):
+            least, most = (float(bound) for bound in image.aminmax())
+            if not (math.isfinite(least) and math.isfinite(most)):
                 self.broken += 1
                 raise UnusableImageError("the sample is not finite: it holds NaN or infinity")
+            self.least, self.most = min(self.least, least), max(self.most, most)
             image = image.float().mul(255.0).add_(0.5).clamp_(0.0, 255.0).to(torch.uint8)
         elif image.dtype != torch.uint8:
             raise InputError(f"sampler {use!r} gave {image.dtype}; a sample is floating point in 0..1, or uint8")
@@ -287,12 +304,12 @@ class Session:
 
     def _keep(self, sample: PlannedSample, pixels: Tensor) -> None:
         """Save one of the first samples of the plan for people to look at. What cannot be saved costs no score."""
-        first = self.plan.samples[: self._sampling.keep]
-        if not self._sampling.kept or sample not in first:
+        first = self.plan.samples[: self.sampling.keep]
+        if not self.sampling.kept or sample not in first:
             return
-        path = os.path.join(self._sampling.kept, f"{sample.name}.png")
+        path = os.path.join(self.sampling.kept, f"{sample.name}.png")
         try:
-            os.makedirs(self._sampling.kept, exist_ok=True)
+            os.makedirs(self.sampling.kept, exist_ok=True)
             Image.fromarray(pixels.cpu().numpy()).save(path, format="PNG")
         except OSError as error:
             self._log("warning", "sample not kept", path=one_line(path), reason=error.strerror or str(error))

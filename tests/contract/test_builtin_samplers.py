@@ -243,17 +243,18 @@ def test_memory_that_ran_out_in_a_users_function_stays_what_it_is(tmp_path, sour
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("no_such_models:sample", "no module no_such_models"),
+        ("no_such_models:sample", "there is no module no_such_models in"),
         ("the_users_models:paint", "has no function paint"),
-        ("json:loads", "a module json is there already"),
+        ("json:loads", "there is no module json in"),
         ("the_broken_models:sample", r"the_broken_models\.py:2: .*was never closed"),
     ],
 )
 def test_a_function_that_is_not_there_is_an_error_of_the_configuration(tmp_path, sources, function, said):
     (sources / "the_broken_models.py").write_text("import os\nprint(\n")
-    sampler = PythonSampler(PythonSampler.Options(function=function, path=sources))
     with pytest.raises(ConfigError, match=said):
-        sampler.open(save_state(tmp_path, generator(1)), "cpu")
+        PythonSampler(PythonSampler.Options(function=function, path=sources)).open(
+            save_state(tmp_path, generator(1)), "cpu"
+        )
 
 
 def test_a_factory_must_give_a_module(tmp_path, sources):
@@ -280,7 +281,9 @@ def test_the_file_of_a_users_function_is_part_of_what_samples_hang_on(tmp_path, 
         (TorchScriptSampler, {"latent": [8], "range": [1, 1]}, "lowest and the highest"),
         (PythonSampler, {"function": "models.py"}, "module:function"),
         (PythonSampler, {"function": "models:build", "needs": ["reference"]}, "needs"),
-        (PythonSampler, {"function": "models:build", "arguments": {"device": "cpu"}}, "is given anyway"),
+        (PythonSampler, {"function": "json:loads", "arguments": {"device": "cpu"}}, "is given anyway"),
+        (PythonSampler, {"function": "no_such_models:build"}, "no module no_such_models; name its folder in path"),
+        (PythonSampler, {"function": "models:build", "path": "nowhere"}, "nowhere, which is no folder"),
         (SafetensorsSampler, {"latent": [8], "factory": "models"}, "module:function"),
         (SafetensorsSampler, {"latent": [8], "factory": "models:build", "ema": "maybe"}, "ema"),
         (TorchExportSampler, {"latent": [8]}, "trusted: true"),
@@ -292,6 +295,8 @@ def test_options_that_cannot_work_are_refused_where_they_are_written(cls, raw, s
 
 
 def test_options_can_be_written_in_a_file(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "models.py").touch()
     raw = {"factory": "models:build", "latent": [4, 1, 1], "range": [0, 1], "path": "src", "arguments": {"width": 4}}
     options = bind_options(SafetensorsSampler.Options, raw, "sampler", base=tmp_path)
     assert options.path == tmp_path / "src"

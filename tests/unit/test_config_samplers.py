@@ -100,7 +100,7 @@ def test_checkpoints_and_samples_of_one_run_are_different_sources(tmp_path: Path
         ),
         (
             "{run: {name: a}, checkpoints: c/*, sampler: {use: painter, needs: [content]}}",
-            "watch[0].pairs: the sampler 'painter' makes samples from a content; name it: pairs: {content: ...}",
+            "watch[0].pairs: the sampler 'painter' makes samples from content; write pairs: {content: ...}",
         ),
         ("{run: {name: a}, samples: out/*, backlog: newest}", "watch[0].backlog: must be 'every'"),
         ("{run: {name: a}, samples: out/*, backlog: {most: 0}}", "watch[0].backlog.most: must be"),

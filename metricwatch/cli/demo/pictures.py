@@ -62,7 +62,8 @@ def write_data_set(folders: DataSet, *, contents: int, seed: int) -> None:
         chance = random.Random(f"{folder.name}-{seed}")  # noqa: S311 - pictures, not secrets
         for number in range(count):
             name = names[number % len(names)]
-            _crop(photos[name], side, chance).save(folder / f"{number:03}_{name}.png")
+            again = number // len(names) + 1
+            _crop(photos[name], side, chance).save(folder / f"{name}{again if again > 1 else ''}.png")
 
 
 def _photographs() -> dict[str, Image.Image]:

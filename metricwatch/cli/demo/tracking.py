@@ -21,12 +21,13 @@ _START_SECONDS = 120.0
 
 # Column of the report -> key in MLflow.
 CURVES = {
+    # Read first: where it is there, the rest of its delivery is.
+    "composite": f"{PREFIX}/{COMPOSITE}",
     "distance": f"{PREFIX}/{METRIC}",
     "distance_stderr": f"{PREFIX}/{METRIC}_stderr",
     "similarity": f"{PREFIX}/{SIMILARITY}",
     "perceptual": f"{PREFIX}/{PERCEPTUAL}",
     "style": f"{PREFIX}/{STYLE}",
-    "composite": f"{PREFIX}/{COMPOSITE}",
     "firing": f"alert/{RULE}",
 }
 
