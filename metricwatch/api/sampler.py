@@ -56,7 +56,7 @@ class SampleRequest:
         """Standard normal float32 (N, *shape) on `device`. A sample's row hangs on its own seed alone."""
         import torch
 
-        rows = [torch.randn(shape, generator=generator) for generator in self.generators()]
+        rows = [torch.randn(shape, generator=generator, dtype=torch.float32) for generator in self.generators()]
         return torch.stack(rows).to(self.device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def is_no_room(error: BaseException) -> bool:
 def last_line(error: BaseException) -> str:
     """What an error of torch comes down to: a long account ends with it."""
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[-1].strip()}"[:300].rstrip(": ")
+    return textwrap.shorten(f"{type(error).__name__}: {lines[-1].strip()}".rstrip(": "), 200, placeholder=" …")
 
 
 def _kind(made: Any) -> str:

@@ -45,6 +45,11 @@ class TorchExportSampler(LatentSampler):
         from torch.export.passes import move_to_device_pass
 
         name = checkpoint.name or checkpoint.path
+        if (kind := checkpoint.kind()) != "torch_export":
+            raise InputError(
+                f"{name} is no program of torch.export.save, but of the kind {kind!r}; weights are read by the "
+                "samplers `safetensors` and `python`, TorchScript programs by `torchscript`"
+            )
         try:
             program = move_to_device_pass(torch.export.load(checkpoint.path), device)
         # The reader fails in any way on a file that is not its own.

@@ -20,13 +20,16 @@ class TorchScriptSampler(LatentSampler):
         import torch
 
         name = checkpoint.name or checkpoint.path
+        if (kind := checkpoint.kind()) != "torchscript":
+            raise InputError(
+                f"{name} is no TorchScript program (torch.jit.save makes one), but of the kind {kind!r}; weights are "
+                "read by the samplers `safetensors` and `python`"
+            )
         try:
             program = torch.jit.load(checkpoint.path, map_location=device)  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError, OSError) as error:
             if is_no_room(error):
                 raise
-            raise InputError(
-                f"{name} is damaged, or no TorchScript program (torch.jit.save makes one): {last_line(error)}"
-            ) from error
+            raise InputError(f"{name} is a damaged TorchScript program: {last_line(error)}") from error
         network: LatentNetwork = program.eval()
         return network

@@ -257,6 +257,13 @@ def test_a_function_that_is_not_there_is_an_error_of_the_configuration(tmp_path,
         )
 
 
+@pytest.mark.parametrize("cls", [TorchScriptSampler, TorchExportSampler])
+def test_a_checkpoint_of_another_kind_is_told_with_the_sampler_to_use(tmp_path, cls):
+    options = {"latent": (LATENT,)} | ({"trusted": True} if cls is TorchExportSampler else {})
+    with pytest.raises(InputError, match=r"but of the kind 'safetensors'; weights are read by the"):
+        cls(cls.Options(**options)).open(save_state(tmp_path, generator(1)), "cpu")
+
+
 def test_a_factory_must_give_a_module(tmp_path, sources):
     options = SafetensorsSampler.Options(factory="the_users_models:nothing", path=sources, latent=(LATENT,))
     with pytest.raises(ConfigError, match=r"gave a NoneType; wanted is a torch\.nn\.Module"):

@@ -57,6 +57,16 @@ class Painter(Sampler):
         self.asked.append(request)
         if len(request) > self.model.get("room", 1000):
             raise torch.cuda.OutOfMemoryError("no room for a batch")
+        if write := self.model.get("writes_over_while_sampling"):
+            with open(write, "a") as file:
+                file.write(" ")
+        if self.model.get("meddles"):
+            torch.set_default_dtype(torch.float64)
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.benchmark = True
+        if self.model.get("loses_the_device"):
+            raise RuntimeError("CUDA error: device-side assert triggered")
         if gives := self.model.get("gives"):
             return eval(gives, {"torch": torch, "n": len(request)})
         level = self.model["level"]
@@ -73,6 +83,8 @@ class Painter(Sampler):
 
     def close(self):
         Painter.closed += 1
+        if self.model.get("cannot_close"):
+            raise RuntimeError("it will not close")
 
     def identity(self):
         return self.model.get("identity", "")

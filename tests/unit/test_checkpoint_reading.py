@@ -125,7 +125,7 @@ def test_a_file_that_was_cut_short_is_named(tmp_path, kind, kept):
         (b"\x89HDF\r\n\x1a\n rest", "an HDF5 file"),
         (b"\0" * 4096, "neither a file of torch.save nor safetensors"),
         (b"step 100\n", "neither a file of torch.save nor safetensors"),
-        (pickle.dumps(3.5), "damaged, or not a file of torch.save|cut short or damaged"),
+        (pickle.dumps(3.5), "is damaged, or holds objects|cut short or damaged"),
     ],
 )
 def test_a_file_of_another_kind_is_told_by_its_content(tmp_path, content, said):

@@ -15,6 +15,7 @@ from metricwatch.errors import ConfigError, InputError, TemporaryError
 from metricwatch.protocol import Configure, Evaluate, Sampling
 from metricwatch.records import Evaluation, Score, ScoreState
 from metricwatch.worker import pictures
+from metricwatch.worker.device_state import is_lost
 from metricwatch.worker.evaluate import Evaluator
 from metricwatch.worker.images import decode
 from metricwatch.worker.progress import Progress
@@ -217,6 +218,27 @@ def test_scores_of_other_samples_are_not_compared(bench: Bench, checkpoint: Path
     assert len(set(series)) == 4
 
 
+def test_scores_of_samples_made_from_other_partners_or_prompts_are_not_compared(
+    bench: Bench, checkpoint: Path, content: Path
+) -> None:
+    reference = write_crops(bench.folder / "reference", 6, side=48, seed=2)
+    prompted = {"needs": ["content", "prompt"], "random": False}
+    asked = {"reference": reference, "content": content}
+
+    def series(**more: object) -> str:
+        return only(bench.score(checkpoint, FD, **{**asked, **more}), FD).series
+
+    first = series(options=prompted, prompt="a cat")
+    other_prompt = series(options=prompted, prompt="a dog")
+    unprompted = series(options=FLIP, prompt="a cat")
+    unread_prompt = series(options=FLIP, prompt="a dog")
+    write_crops(content, 7, side=48, seed=5)
+    other_content = series(options=prompted, prompt="a cat")
+
+    assert len({first, other_prompt, other_content}) == 3
+    assert unprompted == unread_prompt
+
+
 # --- what may go wrong -------------------------------------------------------------------------------------
 
 
@@ -256,6 +278,7 @@ def test_a_model_that_gives_nothing_finite_is_an_evaluation_without_values(bench
     made = bench.score(dead, FD, "precision_efficientnet_lite0", samples=8)
 
     assert made.images == 0
+    assert made.skipped == ()
     assert {score.state for score in made.scores if score.state is not ScoreState.NO_REFERENCE} <= {
         ScoreState.NON_FINITE
     }
@@ -349,3 +372,61 @@ def test_a_full_disk_costs_the_kept_pictures_and_no_score(bench: Bench, checkpoi
     assert made.kept == ()
     assert made.images == 3
     assert "sample not kept" in [event for _, event, _ in bench.lines]
+
+
+def test_a_checkpoint_that_is_written_to_while_it_samples_has_changed(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "step_000100.pt"
+    write_checkpoint(path, 0.4, writes_over_while_sampling=str(path))
+
+    with pytest.raises(ChangedError, match="was written to while it was read"):
+        bench.score(path, FD, samples=3)
+
+
+def test_what_a_sampler_does_to_pytorchs_switches_is_undone(bench: Bench, tmp_path: Path) -> None:
+    reference = write_crops(bench.folder / "reference", 6, side=48, seed=2)
+    good = write_checkpoint(tmp_path / "checkpoints" / "step_000100.pt", 0.4)
+    meddler = write_checkpoint(tmp_path / "checkpoints" / "step_000200.pt", 0.4, meddles=True)
+
+    expected = only(bench.score(good, FD, samples=6, reference=reference), FD).value
+    found = only(bench.score(meddler, FD, samples=6, reference=reference), FD).value
+
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert torch.get_default_dtype() is torch.float32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_a_sampler_that_cannot_close_costs_no_score_and_is_made_anew(bench: Bench, tmp_path: Path) -> None:
+    stuck = write_checkpoint(tmp_path / "checkpoints" / "step_000100.pt", 0.4, cannot_close=True)
+
+    assert bench.score(stuck, FD, samples=3).images == 3
+    assert "sampler not closed" in [event for _, event, _ in bench.lines]
+    assert not bench.evaluator._samplers._made
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_device_that_is_lost_is_told_from_other_errors(bench: Bench, tmp_path: Path, wrapped: bool) -> None:
+    dead = write_checkpoint(tmp_path / "checkpoints" / "step_000100.pt", 0.4, loses_the_device=True)
+
+    with pytest.raises(RuntimeError, match="CUDA error") as caught:
+        bench.score(dead, FD, samples=3)
+
+    error: Exception = caught.value
+    if wrapped:
+        error = InputError("the user's function failed")
+        error.__cause__ = caught.value
+    assert is_lost(error)
+    assert not is_lost(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    assert not is_lost(RuntimeError("CUDA error: out of memory"))
+
+
+def test_values_far_beyond_the_range_are_told_once(bench: Bench, tmp_path: Path) -> None:
+    wild = write_checkpoint(tmp_path / "checkpoints" / "step_000100.pt", 0.4, gives="torch.full((n, 3, 16, 16), 100.0)")
+    mild = write_checkpoint(tmp_path / "checkpoints" / "step_000200.pt", 0.4, gives="torch.full((n, 3, 16, 16), 1.2)")
+
+    for checkpoint in (mild, wild, wild):
+        bench.score(checkpoint, FD, samples=3)
+
+    (told,) = [fields for _, event, fields in bench.lines if event == "samples clamped"]
+    assert told["reason"].startswith("values from 0 to 100 were clamped to 0..1")

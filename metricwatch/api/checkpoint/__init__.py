@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metricwatch.api.checkpoint.finding import Ema, find
+from metricwatch.api.checkpoint.formats import Format, told
 from metricwatch.api.checkpoint.matching import load
 from metricwatch.api.checkpoint.reading import read
+from metricwatch.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +28,15 @@ class Checkpoint:
     path: str
     name: str = ""
     step: int = 0
+
+    def kind(self) -> Format:
+        """What kind of file it is, by what is in it.
+
+        Raises InputError for a directory, and for a file that is empty, cut short or of another format.
+        """
+        if os.path.isdir(self.path):
+            raise InputError(f"{self._called()} is a directory; this sampler reads one file")
+        return told(self.path, self._called())
 
     def tree(self) -> Mapping[str, Any]:
         """All it holds, tensors on the CPU. Raises InputError when it is damaged or of a format we do not read.

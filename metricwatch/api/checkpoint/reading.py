@@ -25,6 +25,7 @@ _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".th", ".pth.tar", "
 # What trainers put beside the weights.
 _BESIDE = re.compile(r"optim|sched|scaler|random|rng|training_args|trainer_state|^meta\.pt$", re.IGNORECASE)
 _SAMPLERS = {"torchscript": "a TorchScript program", "torch_export": "a program of torch.export"}
+_UNSAFE = "Weights only load failed"
 _REFUSED = re.compile(r"GLOBAL (\S+)|[Tt]rying to (?:load|instantiate) unsupported GLOBAL (\S+)|class (\S+) was not")
 _LISTED = 5
 
@@ -75,6 +76,12 @@ def _torch(path: str, name: str, *, mapped: bool) -> Mapping[str, Any]:
         raise formats.trouble(error, name) from error
     except pickle.UnpicklingError as error:
         refused = _REFUSED.search(str(error))
+        if refused is None and _UNSAFE in str(error):
+            # What torch says goes on to advise what runs such code.
+            raise InputError(
+                f"{name} is damaged, or holds objects that could run their code when they are loaded; "
+                'save tensors and plain values alone: torch.save({"model": model.state_dict()}, path), or safetensors'
+            ) from error
         if refused is None:
             raise InputError(f"{name} is damaged, or not a file of torch.save: {_line(error)}") from error
         raise InputError(
