@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metricwatch.protocol import Configure, Evaluate, Ready, Result
+from metricwatch.protocol import Configure, Evaluate, Ready, Result, Sampling
 from tests.support.worker_client import WorkerClient
 
 pytestmark = [
@@ -53,3 +53,27 @@ def test_exact_scores_do_not_depend_on_the_device(
         found[device] = scores(worker, blurred_photos, photos)
     for key, value in found["cpu"].items():
         assert found["cuda"][key] == pytest.approx(value, rel=1e-4)
+
+
+def test_samples_of_a_checkpoint_do_not_depend_on_the_device(
+    start_worker: Callable[..., WorkerClient], photos: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    program = torch.nn.Sequential(torch.nn.Linear(16, 3 * 32 * 32), torch.nn.Tanh(), torch.nn.Unflatten(1, (3, 32, 32)))
+    torch.jit.save(torch.jit.script(program), tmp_path / "step_1.pt")
+    request = Evaluate(
+        job=1,
+        path=str(tmp_path),
+        members=("step_1.pt",),
+        metrics=("fd_efficientnet_lite0",),
+        reference=str(photos),
+        sampling=Sampling(
+            use="torchscript", options={"latent": [16]}, samples=12, batch_size=5, pins=str(tmp_path / "pins")
+        ),
+    )
+    found = {}
+    for device in ("cpu", "cuda"):
+        reply = start_worker(Configure(device=device)).evaluate(request)
+        assert isinstance(reply, Result), reply
+        found[device] = reply.evaluation.scores[0].value
+    assert found["cuda"] == pytest.approx(found["cpu"], rel=1e-3)
