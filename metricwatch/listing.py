@@ -23,10 +23,17 @@ MOST_FILES = 20_000
 # The index of a torch distributed checkpoint: hidden, and part of it.
 DCP_INDEX = ".metadata"
 
-# Beside the weights, and none of them: a log grows for as long as the job runs, a marker may come late.
+# Beside the weights, and none of them: a log grows for as long as the job runs, a marker may come late, and so may what
+# is found out or drawn with the weights (eval_results.txt, validation/img_0.png, a model card). Each would be a new
+# revision of a checkpoint that is the same.
 _MARKER = "_SUCCESS"
-_LOG_SUFFIXES = (".log", ".lock")
+_BESIDE_SUFFIXES = (".log", ".lock", ".txt", ".md", ".csv", ".html", ".pdf", ".gif", ".svg", *sorted(IMAGE_SUFFIXES))
 _LOG_PREFIX = "events.out.tfevents"
+# Parts of tokenizers that are texts: BERT's vocab.txt, GPT-2's and CLIP's merges.txt, and whatever lies in a folder of
+# their own, as that of a diffusers pipeline.
+_TOKENIZER_TEXTS = ("vocab.txt", "merges.txt")
+_TOKENIZER_PREFIXES = ("added_tokens", "spiece")
+_TOKENIZER_FOLDER = "tokenizer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +132,7 @@ def everything(directory: str) -> list[FileEntry]:
 
 
 def tree(directory: str) -> list[FileEntry]:
-    """What makes a directory a checkpoint: all finished files below it, but for logs and markers.
+    """What makes a directory a checkpoint: all finished files below it, but for logs, markers, texts and pictures.
 
     Names, order and errors as of everything(). Its fingerprint is the digest of a checkpoint that is a directory.
     """
@@ -137,9 +144,19 @@ def belongs(name: str) -> bool:
     *folders, last = name.split("/")
     if last in {_MARKER, DCP_INDEX}:
         return last == DCP_INDEX and not any(map(is_temporary, folders))
-    if last.lower().endswith(_LOG_SUFFIXES) or last.startswith(_LOG_PREFIX):
+    if last.startswith(_LOG_PREFIX) or (last.lower().endswith(_BESIDE_SUFFIXES) and not _of_a_tokenizer(folders, last)):
         return False
     return not any(map(is_temporary, (*folders, last)))
+
+
+def _of_a_tokenizer(folders: Iterable[str], name: str) -> bool:
+    if not name.endswith(".txt"):
+        return False
+    return (
+        name.endswith(_TOKENIZER_TEXTS)
+        or name.startswith(_TOKENIZER_PREFIXES)
+        or any(folder.startswith(_TOKENIZER_FOLDER) for folder in folders)
+    )
 
 
 def is_being_written(name: str) -> bool:

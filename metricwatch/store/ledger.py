@@ -185,7 +185,7 @@ class Ledger:
                 f"SELECT {_JOB_COLUMNS} FROM jobs JOIN snapshots ON snapshots.id = jobs.snapshot WHERE jobs.id = ?",  # noqa: S608
                 (number,),
             ).fetchone()
-            return Job(id=number, snapshot=_snapshot(row), attempt=row["attempt"])
+            return _job(row)
 
     def renew(self, job: int, now: datetime, ttl: timedelta) -> None:
         """Push a lease's end away: its worker is alive."""
@@ -193,11 +193,26 @@ class Ledger:
             tx.execute("UPDATE jobs SET lease_ms = ? WHERE id = ? AND state = 'leased'", (to_ms(now + ttl), job))
 
     def release_all(self) -> int:
-        """Queue again what an earlier daemon had leased. Only the owner of the ledger's lock may call this."""
+        """Queue again what is leased: its worker was stopped. Only the owner of the ledger's lock may call this."""
         with self._db.transaction("release") as tx:
             return tx.execute(
                 "UPDATE jobs SET state = 'queued', attempt = attempt - 1, lease_ms = NULL WHERE state = 'leased'"
             ).rowcount
+
+    def take_back(self) -> list[tuple[Job, int]]:
+        """Queue again what a daemon had leased that was killed. Only the owner of the ledger's lock may call this.
+
+        Returns these jobs, each with the number of its turns in a row that ended so. A turn that ends with a word of
+        the worker, whatever it says, begins the count anew; the worker's death, or a daemon that is stopped, does not.
+        """
+        with self._db.transaction("release") as tx:
+            rows = tx.execute(
+                f"""SELECT {_JOB_COLUMNS}, cut_off FROM jobs JOIN snapshots ON snapshots.id = jobs.snapshot
+                    WHERE state = 'leased' ORDER BY jobs.id"""  # noqa: S608 - constants
+            ).fetchall()
+            tx.execute("UPDATE jobs SET cut_off = cut_off + 1 WHERE state = 'leased'")
+            self.release_all()
+            return [(_job(row), row["cut_off"] + 1) for row in rows]
 
     def postpone(
         self, job: int, reason: str, until: datetime, *, crashed: bool = False, holds_back: bool = True
@@ -209,10 +224,21 @@ class Ledger:
         with self._db.transaction("postpone") as tx:
             row = tx.execute(
                 """UPDATE jobs SET state = 'queued', lease_ms = NULL, not_before_ms = ?, reason = ?,
-                     crashes = crashes + ?, holds_back = ? WHERE id = ? RETURNING crashes""",
-                (to_ms(until), reason, int(crashed), int(holds_back), job),
+                     crashes = crashes + ?, cut_off = cut_off * ?, holds_back = ? WHERE id = ? RETURNING crashes""",
+                (to_ms(until), reason, int(crashed), int(crashed), int(holds_back), job),
             ).fetchone()
             return int(row["crashes"])
+
+    def count_change(self, job: int) -> int:
+        """Count a try of a leased job that met other files than the snapshot's; returns how many have by now.
+
+        The attempt is given back: it is no sign of a worker or a GPU in trouble.
+        """
+        with self._db.transaction("change") as tx:
+            row = tx.execute(
+                "UPDATE jobs SET attempt = attempt - 1, changes = changes + 1 WHERE id = ? RETURNING changes", (job,)
+            ).fetchone()
+            return int(row["changes"])
 
     def put_back(self, job: int) -> bool:
         """Queue a job that gave no scores as if it were new; False when it is none of those.
@@ -222,8 +248,8 @@ class Ledger:
         with self._db.transaction("put-back") as tx:
             return bool(
                 tx.execute(
-                    """UPDATE jobs SET state = 'queued', attempt = 0, crashes = 0, not_before_ms = 0, reason = '',
-                         holds_back = 1, asked = 1, finished_ms = NULL
+                    """UPDATE jobs SET state = 'queued', attempt = 0, crashes = 0, changes = 0, cut_off = 0,
+                         not_before_ms = 0, reason = '', holds_back = 1, asked = 1, finished_ms = NULL
                        WHERE id = ? AND state IN ('failed', 'quarantined', 'skipped')""",
                     (job,),
                 ).rowcount
@@ -313,6 +339,10 @@ def _queue(tx: sqlite3.Connection, snapshot: int, now: datetime, *, asked: bool 
            SELECT id, source, step, 'queued', ?, ? FROM snapshots WHERE id = ?""",
         (to_ms(now), int(asked), snapshot),
     )
+
+
+def _job(row: sqlite3.Row) -> Job:
+    return Job(id=row["job_id"], snapshot=_snapshot(row), attempt=row["attempt"])
 
 
 def _snapshot(row: sqlite3.Row) -> Snapshot:

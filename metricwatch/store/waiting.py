@@ -100,6 +100,22 @@ def pass_over(db: Database, backlogs: Mapping[str, Backlog], now: datetime) -> l
     return passed
 
 
+def changed_steps(db: Database, source: str) -> set[int]:
+    """The steps of a source whose job waits because its files were not those of the snapshot when it was tried."""
+    sql = f"SELECT step FROM jobs INDEXED BY jobs_open WHERE {_QUEUED} AND source = ? AND changes"  # noqa: S608
+    return {row["step"] for row in db.read(sql, (source,))}
+
+
+def is_unscored(db: Database, source: str, step: int) -> bool:
+    """True when the newest revision of a step waits for its turn, or has failed because its files had changed."""
+    row = db.read_one(
+        """SELECT state, changes FROM jobs WHERE snapshot =
+             (SELECT id FROM snapshots WHERE source = ? AND step = ? ORDER BY revision DESC LIMIT 1)""",
+        (source, step),
+    )
+    return row is not None and (row["state"] == "queued" or (row["state"] == "failed" and row["changes"] > 0))
+
+
 def _all_but_the_newest(tx: sqlite3.Connection, source: str, now: datetime) -> list[PassedOver]:
     (newest,) = tx.execute(
         f"SELECT max(step) FROM jobs INDEXED BY jobs_by_step WHERE {_QUEUED} AND source = ?",  # noqa: S608 - constants

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +27,8 @@ class WorkerProcess:
     """A spawned worker, configured and running. wake() is called from another thread when it says something.
 
     What libraries print in the worker goes to log_file, which each new worker starts afresh. The worker exits by
-    itself when its pipe closes, so it cannot outlive a killed daemon.
+    itself when its pipe closes, so it cannot outlive a killed daemon. However it ends, the processes that it has
+    started are killed with it, unless they made a session of their own.
     """
 
     def __init__(
@@ -55,7 +58,8 @@ class WorkerProcess:
                     stderr=subprocess.STDOUT if output else None,
                     pass_fds=(child_reads, child_writes),
                     env={**os.environ, **(environ or {})},
-                    # Ctrl-C at the terminal is the daemon's to handle.
+                    # Ctrl-C at the terminal is the daemon's to handle. It also makes a process group of it and its
+                    # children, by which they are killed.
                     start_new_session=True,
                 )
             finally:
@@ -69,8 +73,14 @@ class WorkerProcess:
             os.close(child_reads)
             os.close(child_writes)
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        for name, target, fd in (("reader", self._read, read_fd), ("writer", self._write, write_fd)):
-            threading.Thread(target=target, args=(fd,), name=f"worker-{name}", daemon=True).start()
+        self._reaping = threading.Lock()
+        self._ended = threading.Event()
+        for name, target in (
+            ("reader", lambda: self._read(read_fd)),
+            ("writer", lambda: self._write(write_fd)),
+            ("reaper", self._reap),
+        ):
+            threading.Thread(target=target, name=f"worker-{name}", daemon=True).start()
         self.send(configure)
 
     @property
@@ -101,20 +111,36 @@ class WorkerProcess:
         """Ask it to exit, insist after `grace` seconds, and wait until it is gone."""
         self.send(Stop())
         self._requests.put(None)
-        try:
-            self._process.wait(grace)
-        except subprocess.TimeoutExpired:
+        if not self._ended.wait(grace):
             self.kill()
 
     def kill(self) -> None:
-        """End it at once and wait until it is gone; a second call does nothing."""
+        """End it and its children at once and wait until it is gone; a second call does nothing."""
         self._requests.put(None)
-        self._process.kill()
-        try:
-            self._process.wait(_KILL_SECONDS)
-        except subprocess.TimeoutExpired:
+        with self._reaping:
+            if not self._ended.is_set():
+                self._kill_group()
+        if not self._ended.wait(_KILL_SECONDS):
             # Stuck in the kernel, on a dead file server for one. It ends when that does; we have work to do.
             log.warning("worker.unkillable", pid=self._process.pid)
+
+    def _reap(self) -> None:
+        """Wait for its end, in a thread of its own, and kill what it has left behind."""
+        if sys.platform == "darwin":
+            # No waitid() in some of its Pythons.
+            self._process.wait()
+        else:
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        with self._reaping:
+            # Before it is reaped: until then its number cannot be that of another group. A child that holds the pipe
+            # open, too, would keep the reader from the pipe's end.
+            self._kill_group()
+            self._process.wait()
+            self._ended.set()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _write(self, fd: int) -> None:
         """Write what send() was given, in a thread of its own: a worker that does not read blocks nobody else."""
@@ -136,10 +162,10 @@ class WorkerProcess:
                     self._wake()
             except WorkerError as error:
                 end = error
-                self._process.kill()
-                self._process.wait()
+                self.kill()
             else:
-                status = self._process.wait()
+                self._ended.wait()
+                status = self._process.returncode
                 end = WorkerError(f"the worker {_ending(status)}{self._tail()}", status=status)
         self._replies.put(end)
         self._wake()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +25,7 @@ from metricwatch.store.waiting import pass_over
 from metricwatch.supervisor.exchange import request_for
 from metricwatch.supervisor.process import WorkerProcess
 from metricwatch.supervisor.recording import Recorder
+from metricwatch.supervisor.recovery import take_back
 from metricwatch.supervisor.reporting import report, report_passed_over
 from metricwatch.supervisor.workspace import Workspace
 
@@ -40,8 +41,9 @@ _MOST_CRASHES = 2
 _MOST_FALSE_STARTS = 5
 # A GPU that is full is waited for so often, which takes hours; then the metrics that fit are scored without the others.
 _MOST_WAITS = 20
-# Files that change under the reader have a new revision by then, or are written without end.
-_MOST_CHANGES = 5
+# Files that change under the reader have a new revision by then, or are written without end. With the pauses between
+# tries, four minutes: what is left of a checkpoint that lost files is recorded after one.
+_MOST_CHANGES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +128,7 @@ class Supervisor:
         self._renewed = 0.0
         self._idle_since = 0.0
         self._progressed = 0.0
-        self._evaluated = 0
+        self._answered = 0
         self._not_before = 0.0
         self._last_error = ""
         self.failed_starts = 0
@@ -135,10 +137,9 @@ class Supervisor:
         self.most_attempts: int | None = None
 
     def start(self) -> None:
-        """Queue again what a killed daemon left at work. The ledger's lock must be held."""
-        released = self._ledger.release_all()
-        if released:
-            log.info("jobs.released", count=released, reason="an earlier daemon stopped while they were at work")
+        """Queue again what a killed daemon left at work, and let go of its files. The ledger's lock must be held."""
+        self._workspace.unpin()
+        take_back(self._db, self._clock)
 
     def tick(self) -> int:
         """Read what the worker said, then give it the next job; returns the messages and jobs handled.
@@ -156,6 +157,7 @@ class Supervisor:
             self._worker.stop(grace=2.0) if self._job is None else self._worker.kill()
             self._worker = None
         self._job = None
+        self._workspace.unpin()
         self._ledger.release_all()
 
     @property
@@ -188,8 +190,13 @@ class Supervisor:
         """Act on what was said. A message leaves only then: a ledger that cannot be written costs no result."""
         read = 0
         while self._inbox:
-            self._on_reply(self._inbox[0])
-            read += not isinstance(self._inbox.popleft(), Heartbeat)
+            reply = self._inbox[0]
+            self._on_reply(reply)
+            read += not isinstance(reply, Heartbeat)
+            if self._worker is None:
+                # That was its last word.
+                break
+            self._inbox.popleft()
         return read
 
     def _on_reply(self, reply: Reply) -> None:
@@ -207,6 +214,9 @@ class Supervisor:
                     self._last_error = " ".join((reply.event, *reply.fields.values()))
             case Result() if self._job is not None and reply.job == self._job.id:
                 self._on_result(self._job, reply.evaluation)
+            case Failure(fatal=True):
+                # Before it is given anything else to spoil. That it exits is then no news.
+                self._on_death(f"the worker cannot go on: {reply.reason}", crashed=True)
             case Failure() if self._job is not None and reply.job == self._job.id:
                 self._on_failure(self._job, reply)
             case _:
@@ -232,7 +242,6 @@ class Supervisor:
             self._on_failure(job, Failure(job=job.id, reason=str(error)))
             return
         self._free()
-        self._evaluated += 1
         report(evaluation, before, run=self._name(job), step=job.snapshot.step)
 
     def _on_failure(self, job: Job, failure: Failure) -> None:
@@ -243,28 +252,38 @@ class Supervisor:
             # A trainer that keeps its last checkpoints only: nothing is wrong.
             self._ledger.finish(job.id, JobState.SKIPPED, now, failure.reason)
             log.info("job.skipped", run=self._name(job), step=job.snapshot.step, reason=failure.reason)
-        elif self._may_try_again(job, failure):
-            wait = backoff(job.attempt, first=_FIRST_RETRY, most=_MOST_RETRY)
-            # Files that are written anew, or gone, come when they come: nobody waits for them.
-            self._ledger.postpone(job.id, failure.reason, now + wait, holds_back=not failure.changed)
-            log.warning("job.postponed", step=job.snapshot.step, reason=failure.reason, seconds=wait.total_seconds())
         else:
-            self._ledger.finish(job.id, JobState.FAILED, now, failure.reason)
-            log.error("job.failed", run=self._name(job), step=job.snapshot.step, reason=failure.reason)
+            self._try_again_or_fail(job, failure, now)
         self._free()
 
-    def _may_try_again(self, job: Job, failure: Failure) -> bool:
-        if failure.changed:
-            return job.attempt < _MOST_CHANGES
-        return failure.retryable and (self.most_attempts is None or job.attempt < self.most_attempts)
+    def _try_again_or_fail(self, job: Job, failure: Failure, now: datetime) -> None:
+        with self._db.transaction("failure"):
+            # Counted apart: after many waits for the GPU files may still be in the making, and the other way round.
+            tries = self._ledger.count_change(job.id) if failure.changed else job.attempt
+            wait = backoff(tries, first=_FIRST_RETRY, most=_MOST_RETRY)
+            again = failure.retryable and (self.most_attempts is None or tries < self.most_attempts)
+            if failure.changed:
+                again = tries < _MOST_CHANGES
+            if again:
+                # Files that are written anew, or gone, come when they come: nobody waits for them.
+                self._ledger.postpone(job.id, failure.reason, now + wait, holds_back=not failure.changed)
+            else:
+                self._ledger.finish(job.id, JobState.FAILED, now, failure.reason)
+        if again:
+            log.warning("job.postponed", step=job.snapshot.step, reason=failure.reason, seconds=wait.total_seconds())
+        else:
+            log.error("job.failed", run=self._name(job), step=job.snapshot.step, reason=failure.reason)
 
     def _name(self, job: Job) -> str:
         """The run as people know it."""
         return self._entries[job.snapshot.source].target.name
 
     def _free(self) -> None:
+        """The worker has answered for its job."""
         self._job = None
         self.progress = None
+        # Whatever the answer was: what goes wrong in a process may stay wrong until it ends.
+        self._answered += 1
         self._idle_since = self._clock.monotonic()
 
     # --- the worker's life ---------------------------------------------------------------------------------
@@ -281,15 +300,17 @@ class Supervisor:
             self._on_death(f"the worker made no progress for {stalled:.0f} s and was killed")
         elif self._ready and self._job is None:
             idle = now - self._idle_since > self._policy.idle_exit.total_seconds()
-            if idle or self._evaluated >= self._policy.recycle_after:
-                log.info("worker.stopped", reason="idle" if idle else "recycled", evaluated=self._evaluated)
+            if idle or self._answered >= self._policy.recycle_after:
+                log.info("worker.stopped", reason="idle" if idle else "recycled", answered=self._answered)
                 self._worker.stop()
                 self._worker = None
 
-    def _on_death(self, reason: str) -> None:
+    def _on_death(self, reason: str, *, crashed: bool = False) -> None:
+        """Give the worker up, with its job. crashed: this is the job's doing beyond doubt."""
         if self._worker is not None:
             self._worker.kill()
             self._worker = None
+        self._workspace.unpin()
         self._last_error = f"{reason}; {self._last_error}" if self._last_error else reason
         log.error("worker.died", reason=reason, step=self._job.snapshot.step if self._job else None)
         if not self._ready:
@@ -299,7 +320,7 @@ class Supervisor:
         self._not_before = self._clock.monotonic() + wait.total_seconds()
         if self._job is not None:
             # A worker that died before it began is not the job's fault, unless that happens every time.
-            crashed = self.progress is not None or self._job.attempt > _MOST_FALSE_STARTS
+            crashed = crashed or self.progress is not None or self._job.attempt > _MOST_FALSE_STARTS
             self._victim = _Victim(job=self._job, reason=reason, wait=wait, crashed=crashed)
         self._job, self.progress = None, None
         self._inbox.clear()
@@ -370,7 +391,7 @@ class Supervisor:
         except WorkerError as error:
             self._on_death(str(error))
             return 1
-        self._evaluated = 0
+        self._answered = 0
         self._last_error = ""
         self._heard = self._clock.monotonic()
         return 1

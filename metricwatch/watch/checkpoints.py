@@ -38,6 +38,8 @@ class Checkpoints(Kind):
 
     single = True
     deep = True
+    # Trainers remove the optimizer's state from older checkpoints; the weights are what is sampled.
+    sheds = True
     advice = "; make `checkpoints` narrower, or set `step_pattern`"
     step_of = staticmethod(checkpoint_step_of)
 

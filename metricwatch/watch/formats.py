@@ -19,6 +19,8 @@ _DEEPSPEED = "latest"
 _MEGATRON = "latest_checkpointed_iteration.txt"
 TRACKERS = frozenset({_DEEPSPEED, _MEGATRON})
 
+# model-00001-of-00003.safetensors
+_SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<total>\d+)(?P<suffix>\.safetensors|\.bin)")
 _INDEXES = (".safetensors.index.json", ".bin.index.json")
 _ZIPS = (".pt", ".pth", ".ckpt", ".bin", ".pt2", ".tar")
 _LARGEST_TRACKER = 1024
@@ -84,6 +86,8 @@ class Evidence:
         shard_folders = {os.path.dirname(name) for name in names if name.endswith(".distcp")}
         if any(os.path.join(folder, listing.DCP_INDEX) not in names for folder in shard_folders):
             return True
+        if _lacks_shards(names):
+            return True
         if len(self._ends) + len(self._shards) > _MOST_REMEMBERED:
             self._ends.clear()
             self._shards.clear()
@@ -107,6 +111,18 @@ class Evidence:
             is_safetensors = entry.name.endswith(".safetensors")
             incomplete = self._ends[key] = bool(_quietly(_lacks_data if is_safetensors else _lacks_zip_end, path))
         return incomplete
+
+
+def _lacks_shards(names: set[str]) -> bool:
+    """True when a sharded model of Hugging Face lacks one of its shards, or the index, which is written after them."""
+    shards: dict[tuple[str, str, int], int] = {}
+    for name in names:
+        if found := _SHARD.fullmatch(name):
+            group = found["stem"], found["suffix"], int(found["total"])
+            shards[group] = shards.get(group, 0) + 1
+    return any(
+        count < total or f"{stem}{suffix}.index.json" not in names for (stem, suffix, total), count in shards.items()
+    )
 
 
 def _quietly(read: Callable[[str], _T], path: str) -> _T | None:

@@ -67,11 +67,13 @@ class Kind(ABC):
     """What makes a step of a watch entry. One object an entry: it may remember what it has read.
 
     single: each matching file is a step of its own; otherwise the files of a step together. deep: what lies below the
-    directories in a match counts too. advice: what to do when two matches claim one step.
+    directories in a match counts too. sheds: what is left of a step's directory when files were removed is the step
+    still. advice: what to do when two matches claim one step.
     """
 
     single: ClassVar[bool]
     deep: ClassVar[bool]
+    sheds: ClassVar[bool]
     advice: ClassVar[str]
     step_of: StepOf
 

@@ -24,6 +24,8 @@ class SampleSets(Kind):
 
     single = False
     deep = False
+    # Scores of some of the images are not those of all.
+    sheds = False
     advice = ""
     step_of = staticmethod(step_of)
 

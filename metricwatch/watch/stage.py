@@ -13,6 +13,7 @@ from metricwatch.config.watching import WatchEntry
 from metricwatch.store.db import Database
 from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.store.retries import Retries
+from metricwatch.store.waiting import changed_steps, is_unscored
 from metricwatch.watch.events import EventHints
 from metricwatch.watch.scan import Candidate, Contents, locate, look_into, only_gone
 from metricwatch.watch.source import Settled, Source
@@ -129,7 +130,8 @@ class Watcher:
             source.forget(gone)
         steps = source.unsettled() | source.pending | source.ripe(now)
         if due:
-            steps |= source.unknown() | self._in_turn(source)
+            # What the worker found changed may have sent no event.
+            steps |= source.unknown() | self._in_turn(source) | changed_steps(self._db, source.entry.source)
         elif changed:
             steps |= source.unknown() & changed
         return steps if source.present is None else steps & source.present
@@ -186,10 +188,15 @@ class Watcher:
             return
         contents = candidate.kind.judge(candidate, contents)
         ended = self._clock.monotonic()
+        # See _is_known: it lost files and is waited for.
+        shed = known is not None and _only_removed(known, source.files.get(step), contents)
+        if shed and contents.unfinished:
+            source.settling.forget(step)
+            return
         # A marker says that the first write is complete. Of a rewrite it says nothing: it may be the old one.
         marked = contents.marked and known is None
         # An event may come late, when the next write into the directory has begun.
-        renamed = contents.untouched and candidate.arrival in source.renamed
+        renamed = contents.untouched and candidate.arrival in source.renamed and not shed
         settled = source.settling.look(
             step,
             contents.activity,
@@ -197,16 +204,26 @@ class Watcher:
             ended,
             marked=marked,
             renamed=renamed,
-            unfinished=contents.unfinished,
+            unfinished=contents.unfinished or shed,
             vouched=contents.vouched and known is None,
         )
         if settled:
             source.held[step] = Settled(candidate, contents, began)
 
     def _is_known(self, source: Source, known: Recorded, candidate: Candidate, contents: Contents) -> bool:
+        """True when nothing is to be scored because of what is there now.
+
+        Files that went, while the rest stayed as it was, are rotation or clean-up, and what was scored stays so. But a
+        job that still waits could never be done, for its files are not those of the snapshot any more. So what is left
+        of such a checkpoint becomes a revision of its own, if it lacks nothing that it names itself, and after the long
+        quiet time, which it is given as if a writer were at it: a directory that is removed file by file is gone by
+        then, and its job ends skipped. While the job is at work its files are pinned, and it may well be done.
+        """
         if known.digest == contents.digest:
             source.files[candidate.step] = contents.files
-        elif not _only_removed(known, source.files.get(candidate.step), contents):
+        elif not _only_removed(known, source.files.get(candidate.step), contents) or (
+            candidate.kind.sheds and contents.images and is_unscored(self._db, source.entry.source, candidate.step)
+        ):
             return False
         if known.mtime_ns != candidate.mtime_ns:
             source.known[candidate.step] = replace(known, mtime_ns=candidate.mtime_ns)

@@ -25,6 +25,7 @@ _LASTING = frozenset(
 )
 # What a copy must leave free: the ledger lies on the same disk.
 _RESERVE = 1_000_000_000
+_OURS = "job-"
 _CHUNK = 64_000_000
 _MEGABYTE = 1_000_000
 
@@ -53,7 +54,7 @@ def pinned(request: Evaluate, progress: Progress) -> Iterator[Pinned]:
     pins = request.sampling.pins
     # One at a time: what lies here is from a worker that was killed.
     clear(pins)
-    folder = os.path.join(pins, f"job-{request.job}")
+    folder = os.path.join(pins, f"{_OURS}{request.job}")
     whole = request.members is None
     name = os.path.basename(request.path) if whole else (request.members or ("",))[0]
     source, target = os.path.join(request.path, "" if whole else name).rstrip(os.sep), os.path.join(folder, name)
@@ -76,10 +77,10 @@ def pinned(request: Evaluate, progress: Progress) -> Iterator[Pinned]:
 
 
 def clear(pins: str) -> None:
-    """Let go of all that is pinned. The folder itself stays: it may be a link to a disk with more room."""
+    """Let go of all that is pinned. The folder stays: it may be a link to a disk with more room, and more in it."""
     with contextlib.suppress(OSError), os.scandir(pins) as found:
         for entry in found:
-            if entry.is_dir(follow_symlinks=False):
+            if entry.name.startswith(_OURS) and entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
 
 
@@ -96,13 +97,20 @@ class _Pinner:
         if not whole:
             self._file(source, target, os.stat(source).st_size)
             return self._copied
-        entries = listing.tree(source)
-        left = sum(entry.size for entry in entries)
+        entries = listing.everything(source)
+        left = sum(entry.size for entry in entries if listing.belongs(entry.name))
+        if not any(listing.belongs(entry.name) for entry in entries):
+            raise FileNotFoundError(errno.ENOENT, "removed but for its folders", source)
         for entry in entries:
             place = os.path.join(target, entry.name)
             os.makedirs(os.path.dirname(place), exist_ok=True)
-            self._file(os.path.join(source, entry.name), place, left)
-            left -= entry.size
+            if listing.belongs(entry.name):
+                self._file(os.path.join(source, entry.name), place, left)
+                left -= entry.size
+            else:
+                # A user's own loader may want what is no part of the checkpoint for us: a list of classes, a picture.
+                with contextlib.suppress(OSError):
+                    os.link(os.path.realpath(os.path.join(source, entry.name)), place)
         return self._copied
 
     def _file(self, source: str, target: str, left: int) -> None:
@@ -147,7 +155,7 @@ def _split(path: str) -> tuple[str, list[str]]:
 def _explained(error: OSError, request: Evaluate, source: str) -> Exception:
     reason = error.strerror or str(error)
     if isinstance(error, FileNotFoundError):
-        if os.path.lexists(source):
+        if os.path.lexists(source) and error.filename != source:
             return ChangedError(f"{source} lost files while it was being read")
         if not os.path.isdir(os.path.dirname(source)):
             return TemporaryError(f"{source}: its folder is not there; is its file system mounted?")

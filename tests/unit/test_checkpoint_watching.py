@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from datetime import timedelta
 
 import pytest
 import structlog
@@ -15,11 +16,11 @@ from safetensors.torch import save as safetensors_bytes
 from torch.distributed import checkpoint as dcp
 
 from metricwatch import listing
-from metricwatch.records import Run
+from metricwatch.records import JobState, Run
 from metricwatch.store.db import Database
 from metricwatch.store.ledger import Ledger
 from metricwatch.testing.clock import FakeClock
-from metricwatch.watch import formats
+from metricwatch.watch import formats, stage
 from metricwatch.watch.events import EventHints
 from metricwatch.watch.scan import concerns
 from metricwatch.watch.stage import Watcher
@@ -343,6 +344,112 @@ def test_rotation_file_by_file_is_no_new_revision_even_over_a_restart(scene, tmp
     assert s.settle() == []
 
 
+# --- what is left of a checkpoint, and what comes late -----------------------------------------------------
+
+
+def claim(s):
+    return Ledger(s.db).claim(s.clock.now(), timedelta(minutes=2), [s.entry.source])
+
+
+def states(s) -> list[tuple[int, int, str]]:
+    rows = s.db.read(
+        "SELECT snapshots.step, revision, state FROM jobs JOIN snapshots ON snapshots.id = snapshot ORDER BY jobs.id"
+    )
+    return [tuple(row) for row in rows]
+
+
+def with_optimizer(s, name="checkpoint-1"):
+    """A checkpoint that has settled; returns the file of it that trainers remove from older ones."""
+    s.write(f"{name}/unet/model.bin")
+    optimizer = s.write(f"{name}/unet/optimizer.bin", b"momentum")
+    s.settle()
+    return optimizer
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_checkpoint_that_is_stripped_while_it_waits_is_recorded_as_it_is_left(scene, restarted):
+    s = scene()
+    with_optimizer(s).unlink()
+    if restarted:
+        s.start()
+    assert [s.look(20) for _ in range(3)] == [0, 0, 0]
+    assert s.look(20) == 1
+    assert states(s) == [(1, 1, "superseded"), (1, 2, "queued")]
+    assert s.snapshots()[-1]["digest"] == listing.fingerprint(listing.tree(str(s.root / "checkpoint-1")))
+    assert s.look(120) == 0
+
+
+def test_a_checkpoint_that_is_stripped_after_it_was_scored_stays_scored(scene):
+    s = scene()
+    optimizer = with_optimizer(s)
+    Ledger(s.db).finish(claim(s).id, JobState.DONE, s.clock.now())
+    optimizer.unlink()
+    assert [s.look(30) for _ in range(4)] == [0] * 4
+    assert s.watcher.settled()
+
+
+def test_a_checkpoint_that_is_stripped_at_work_waits_for_what_becomes_of_the_work(scene, monkeypatch):
+    """Found again by what the worker met, where neither an event nor the folder's own time tells of it."""
+    monkeypatch.setattr(stage, "_FEWEST_LOOKED_INTO", 0)
+    s = scene()
+    optimizer = with_optimizer(s)
+    ledger, job = Ledger(s.db), claim(s)
+    optimizer.unlink()
+    (s.root / "checkpoint-1").touch()
+    assert [s.look(30) for _ in range(4)] == [0] * 4
+    ledger.count_change(job.id)
+    ledger.postpone(job.id, "it has changed", s.clock.now(), holds_back=False)
+    assert [s.look(30) for _ in range(3)] == [0, 0, 1]
+    assert states(s) == [(1, 1, "superseded"), (1, 2, "queued")]
+
+
+def test_a_checkpoint_that_failed_because_it_was_stripped_is_recorded_as_it_is_left(scene):
+    s = scene(settle=timedelta(minutes=1))
+    s.write("checkpoint-1/model.bin")
+    optimizer = s.write("checkpoint-1/optimizer.bin")
+    s.look()
+    s.look(61)
+    ledger, job = Ledger(s.db), claim(s)
+    optimizer.unlink()
+    s.look()
+    ledger.count_change(job.id)
+    ledger.finish(job.id, JobState.FAILED, s.clock.now(), "it has changed")
+    optimizer.parent.touch()
+    s.look()
+    assert (s.look(700), s.look(21)) == (0, 1)
+
+
+def test_a_file_that_is_written_as_another_goes_needs_no_more_patience_than_any_rewrite(scene):
+    s = scene()
+    with_optimizer(s).unlink()
+    s.look()
+    s.write("checkpoint-1/unet/model.bin", b"averaged")
+    assert s.settle() == [(1, 2, 1)]
+
+
+def test_what_lacks_its_own_parts_is_no_checkpoint_however_long_it_lies_there(scene):
+    s = scene()
+    index = json.dumps({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}).encode()
+    s.write("checkpoint-1/model.safetensors.index.json", index)
+    for name in "ab":
+        s.write(f"checkpoint-1/{name}.safetensors", safetensors_bytes({"w": torch.zeros(3)}))
+    assert s.settle() == [(1, 1, 3)]
+    (s.root / "checkpoint-1/b.safetensors").unlink()
+    assert [s.look(60) for _ in range(4)] == [0] * 4
+    assert s.watcher.settled()
+
+
+def test_what_comes_late_beside_the_weights_is_no_new_revision(scene):
+    s = scene()
+    s.write("checkpoint-1/model.bin")
+    assert s.settle() == [(1, 1, 1)]
+    for name in ("eval_results.txt", "README.md", "validation/img_0.png", "metrics.csv", "report.html"):
+        s.write(f"checkpoint-1/{name}")
+        assert s.settle() == []
+    s.write("checkpoint-1/tokenizer/vocab.txt")
+    assert s.settle() == [(1, 2, 2)]
+
+
 @pytest.mark.parametrize("name", ["step_1.pt", "step_1/model/w.pt"])
 def test_a_checkpoint_rewritten_in_place_is_a_new_revision(scene, name):
     s = scene()
@@ -443,3 +550,24 @@ def test_a_checkpoint_is_recorded_for_its_own_source(scene):
     assert list(Ledger(s.db).newest(s.entry.source)) == [1]
     assert Ledger(s.db).newest(RUN.key) == {}
     assert time.time_ns() > Ledger(s.db).newest(s.entry.source)[1].newest_ns > 0
+
+
+@pytest.mark.parametrize(
+    ("names", "more"),
+    [
+        (["model-00001-of-00002.safetensors"], True),
+        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], True),
+        (
+            [
+                "model-00001-of-00002.safetensors",
+                "model-00002-of-00002.safetensors",
+                "model.safetensors.index.json",
+            ],
+            False,
+        ),
+        (["unet/m-00001-of-00001.bin", "unet/m.bin.index.json", "vae/m-00001-of-00002.bin"], True),
+        (["model.safetensors"], False),
+    ],
+)
+def test_shards_without_their_siblings_or_their_index_are_unfinished(names: list[str], more: bool) -> None:
+    assert formats._lacks_shards(set(names)) is more

@@ -202,3 +202,30 @@ def test_a_disk_that_stumbles_is_tried_again(
 
     with pytest.raises(TemporaryError, match="now"), pinned(file_request(checkpoint, tmp_path / "pins"), Progress()):
         pass
+
+
+def test_of_a_directory_all_files_are_pinned_and_only_its_own_must_stay(sharded: Path, tmp_path: Path) -> None:
+    (sharded / "classes.txt").write_text("cat")
+    request = tree_request(sharded, tmp_path / "pins")
+    (sharded / "notes.md").write_text("later")
+
+    with pinned(request, Progress()) as pin:
+        assert (Path(pin.path) / "classes.txt").read_text() == "cat"
+
+
+def test_a_directory_of_which_only_folders_are_left_is_gone(sharded: Path, tmp_path: Path) -> None:
+    request = tree_request(sharded, tmp_path / "pins")
+    for path in (path for path in sharded.rglob("*") if path.is_file()):
+        path.unlink()
+
+    with pytest.raises(GoneError), pinned(request, Progress()):
+        pass
+
+
+def test_what_others_keep_beside_our_pins_stays(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "pins" / "theirs").mkdir(parents=True)
+
+    with pinned(file_request(checkpoint, tmp_path / "pins"), Progress()):
+        pass
+
+    assert [path.name for path in (tmp_path / "pins").iterdir()] == ["theirs"]

@@ -15,7 +15,9 @@ CREATE TABLE jobs_now (
   created_ms    INTEGER NOT NULL,
   finished_ms   INTEGER,
   holds_back    INTEGER NOT NULL DEFAULT 1,  -- 0: it waits and lets the later ones of its source pass
-  asked         INTEGER NOT NULL DEFAULT 0   -- 1: by a person, who wants it scored whatever the backlog's policy is
+  asked         INTEGER NOT NULL DEFAULT 0,  -- 1: by a person, who wants it scored whatever the backlog's policy is
+  changes       INTEGER NOT NULL DEFAULT 0,  -- tries at which its files were not those of the snapshot; no attempts
+  cut_off       INTEGER NOT NULL DEFAULT 0   -- how often in a row it was at work when the daemon was killed
 ) STRICT;
 INSERT INTO jobs_now (id, snapshot, source, step, state, attempt, crashes, not_before_ms, lease_ms, reason, created_ms,
     finished_ms, holds_back)
