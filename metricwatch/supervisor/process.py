@@ -26,9 +26,9 @@ _KILL_SECONDS = 10.0
 class WorkerProcess:
     """A spawned worker, configured and running. wake() is called from another thread when it says something.
 
-    What libraries print in the worker goes to log_file, which each new worker starts afresh. The worker exits by
-    itself when its pipe closes, so it cannot outlive a killed daemon. However it ends, the processes that it has
-    started are killed with it, unless they made a session of their own.
+    What libraries print in the worker goes to log_file; the file of the worker before is kept with .1 at its end. The
+    worker exits by itself when its pipe closes, so it cannot outlive a killed daemon. However it ends, the processes
+    that it has started are killed with it, unless they made a session of their own.
     """
 
     def __init__(
@@ -45,6 +45,9 @@ class WorkerProcess:
         child_reads, write_fd = os.pipe()
         read_fd, child_writes = os.pipe()
         try:
+            if log_file:
+                with contextlib.suppress(OSError):
+                    os.replace(log_file, f"{log_file}.1")
             output = open(log_file, "wb") if log_file else None  # noqa: SIM115 - handed to the child, closed below
             try:
                 self._process = subprocess.Popen(
@@ -180,7 +183,11 @@ class WorkerProcess:
         except OSError:
             return ""
         last = text.rsplit("\n", 1)[-1].strip()
-        return f"; its last words (all in {self._log_file.name}): {last}" if last else ""
+        return (
+            f"; its last words (all in {self._log_file.name}, with .1 at its end once another worker has begun): {last}"
+            if last
+            else ""
+        )
 
 
 def _reply(message: Message) -> Reply:

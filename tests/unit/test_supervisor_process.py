@@ -83,3 +83,9 @@ def test_a_worker_that_exits_by_itself_is_noticed_at_once_and_its_children_end(s
     wait_until(told, seconds=5, what="the worker's end")
     assert said[0].status == 3
     wait_until(lambda: not any(map(alive, children)), seconds=5, what="the children's end")
+
+
+def test_what_the_worker_before_printed_can_still_be_read(start, tmp_path: Path) -> None:
+    (tmp_path / "worker.log").write_text("the last words of another")
+    start("wait")
+    assert (tmp_path / "worker.log.1").read_text() == "the last words of another"
