@@ -32,7 +32,7 @@ demo: setup
 	$(BIN)/metricwatch demo
 
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The suites of chance at their full size; make test runs a small part of each. SEED=1 tries another chance.
 SEED ?= 0

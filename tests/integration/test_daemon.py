@@ -288,7 +288,7 @@ def test_bad_sample_sets_are_named_and_do_not_stop_the_good_ones(make_job):
     assert all(problem["reason"] for problem in status["problems"])
     assert {Path(item["path"]).name for item in status["runs"][0]["skipped"]} >= {"zero.png", "text.png"}
     shown = job.call("status").stdout
-    assert "failed: step 2000" in shown
+    assert "failed: night step 2000" in shown
 
 
 def test_modules_that_lie_in_the_jobs_folder_are_not_imported(make_job):
