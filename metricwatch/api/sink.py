@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from metricwatch.errors import PermanentError
 from metricwatch.records import Picture, Point, RemoteRun, Run
 
 
@@ -36,7 +37,9 @@ class Sink(ABC):
 
     def write_picture(self, run_id: str, picture: Picture, png: bytes) -> None:
         """Write a PNG file's content, or raise as write() does. Writing the same again must leave one."""
-        raise NotImplementedError
+        raise PermanentError(
+            f"{type(self).__name__} takes no pictures: {picture.key} of run {run_id}, {len(png)} bytes, is not written"
+        )
 
     @abstractmethod
     def ping(self) -> str:

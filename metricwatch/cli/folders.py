@@ -26,10 +26,10 @@ def inspect_entry(where: str, entry: WatchEntry) -> Iterator[Finding]:
 
 
 def _steps(item: str, entry: WatchEntry) -> Finding:
-    from metricwatch.watch.scan import root_of, scan_entry
+    from metricwatch.watch.scan import root_of, scan
 
     pattern = entry.pattern
-    found = scan_entry(entry)
+    found = scan(entry)
     if found.clashes:
         step, one, other = found.clashes[0]
         return warning(item, f"{one} and {other} both claim step {step}; make the pattern narrower or set step_pattern")
@@ -99,7 +99,7 @@ def _statistics(item: str, path: Path) -> Finding:
 
 def _pairs(item: str, folder: Path) -> Finding:
     if not folder.is_dir():
-        return error(item, f"{folder} is not a folder; name the one whose files have the same stems as the samples")
+        return error(item, f"{folder} is not a folder; name a folder of images")
     try:
         stems = {Path(entry.name).stem for entry in listing.images(listing.scan(str(folder)))}
     except OSError as problem:

@@ -10,7 +10,7 @@ from metricwatch import listing
 from metricwatch.config.watching import WatchEntry
 from metricwatch.watch.checkpoints import Checkpoints
 from metricwatch.watch.kinds import Candidate, Contents, Kind, only_gone
-from metricwatch.watch.layouts import StepOf, step_by
+from metricwatch.watch.layouts import step_by
 from metricwatch.watch.sample_sets import SampleSets
 from metricwatch.watch.tree import Tree, concerns, root_of
 
@@ -25,7 +25,6 @@ __all__ = [
     "only_gone",
     "root_of",
     "scan",
-    "scan_entry",
     "tree_of",
 ]
 
@@ -50,17 +49,9 @@ def tree_of(entry: WatchEntry) -> Tree:
     return Tree(entry.pattern, step_by(entry.step_pattern, kind.step_of), entry.markers, entry.every, kind)
 
 
-def scan_entry(entry: WatchEntry) -> Found:
+def scan(entry: WatchEntry) -> Found:
     """Everything that this entry matches, by step, at one moment. Does not look inside directories."""
-    return _found(tree_of(entry))
-
-
-def scan(pattern: str, step_of: StepOf, markers: Sequence[str], every: int | None) -> Found:
-    """The sample sets that the glob matches, by step, at one moment. Does not look inside directories."""
-    return _found(Tree(pattern, step_of, markers, every, SampleSets()))
-
-
-def _found(tree: Tree) -> Found:
+    tree = tree_of(entry)
     tree.refresh(0.0)
     located = (locate(tree, step) for step in sorted(tree.steps))
     candidates = {candidate.step: candidate for candidate in located if candidate}

@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from metricwatch.callbacks.sampling import Sampling, undisturbed
 from metricwatch.errors import InputError
-from metricwatch.watch.layouts import step_of
+from metricwatch.records import Run
 from metricwatch.watch.scan import look_into, scan
 from metricwatch.worker.manifest import read_manifest
+from tests.support.entries import watch_entry
 
 STEPS = 6
 
@@ -39,7 +40,7 @@ def network() -> nn.Module:
 
 def steps(samples: Path) -> dict[int, int]:
     """Number of images by step, as the watcher sees them; all of them marked as complete."""
-    found = scan(f"{samples}/*", step_of, (".done",), None).candidates
+    found = scan(watch_entry(samples, Run(key="r", name="r"), markers=(".done",))).candidates
     contents = {step: look_into(candidate, (".done",)) for step, candidate in found.items()}
     assert all(content.marked for content in contents.values())
     return {step: content.images for step, content in contents.items()}

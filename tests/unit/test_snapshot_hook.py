@@ -23,11 +23,12 @@ import metricwatch
 from metricwatch.errors import InputError
 from metricwatch.hook import staging
 from metricwatch.protocol import Evaluate
-from metricwatch.watch.layouts import step_of
+from metricwatch.records import Run
 from metricwatch.watch.scan import Contents, look_into, scan
 from metricwatch.worker.manifest import read_manifest
 from metricwatch.worker.pairing import Pairing
 from metricwatch.worker.samples import list_samples
+from tests.support.entries import watch_entry
 
 MARKERS = (".done", "_SUCCESS")
 GREY = np.full((4, 6, 3), 100, np.uint8)
@@ -35,7 +36,7 @@ GREY = np.full((4, 6, 3), 100, np.uint8)
 
 def watched(samples: Path) -> dict[int, Contents]:
     """What the daemon's watcher finds below the folder, by step."""
-    found = scan(f"{samples}/*", step_of, MARKERS, None)
+    found = scan(watch_entry(samples, Run(key="r", name="r"), markers=MARKERS))
     assert not found.ignored
     assert not found.clashes
     looked = {step: look_into(candidate, MARKERS) for step, candidate in found.candidates.items()}
