@@ -8,7 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-Severity = Literal["critical", "info"]
+Severity = Literal["critical", "warning", "info"]
+# What is told of an alert: that it began, that it is over, or once more that it lasts.
+AlertEvent = Literal["firing", "resolved", "reminder"]
 Direction = Literal["worse", "better"]
 
 
@@ -201,11 +203,16 @@ class Alert:
     """One episode of a rule on a run, from the step that fired it to the step that resolved it.
 
     change is the movement that fired it, as a fraction of the window's first value, positive when the value
-    rose; threshold is the bound it passed, in the same unit. moved holds the two evaluations between which it
-    moved. resolved_value is the metric's value at resolved_step, None where that evaluation has none.
+    rose; threshold is the bound it passed, in the same unit. window holds the evaluations that the rule looked at,
+    moved the two between which it moved. resolved_value is the metric's value at resolved_step, None where that
+    evaluation has none. fired_at and resolved_at are when that was seen.
 
     An alert that is not about a movement says `what` happened, in words that follow the metric's name ("has no value:
-    collapsed"), and in detail why. change and threshold are then 0, window and moved empty.
+    collapsed"), and in detail why. change is then 0, threshold the bound in the metric's own unit (0 without one),
+    moved empty, and window perhaps too. One about the run as a whole has no metric: metric is "".
+
+    kind is the kind of the rule: its telling key in the configuration (moves, above, stale ...). labels are the rule's
+    own.
     """
 
     id: int
@@ -225,20 +232,60 @@ class Alert:
     reason: str = ""
     what: str = ""
     detail: str = ""
+    kind: str = "moves"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    fired_at: datetime | None = None
+    resolved_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One alert as a message tells it, with what a reader needs to act on it.
+
+    title is one line; summary one or two plain sentences, the same through every notifier. labels are those that
+    routes and silences go by: alertname, run, metric, severity, direction, kind and the rule's own. picture is the
+    metric's curve as a PNG with the alert marked, None where none was drawn.
+    """
+
+    event: AlertEvent
+    alert: Alert
+    run_name: str
+    run_url: str | None
+    title: str
+    summary: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    picture: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
-    """One message to one notifier: an alert that fired or resolved, with what a reader needs to act on it.
+    """One message to one receiver: the alerts of a group that it is to hear of, the gravest first, never none.
 
-    title is one line; summary one or two plain sentences, the same through every notifier.
+    event is what the message as a whole reports: `firing` when any alert began, else `reminder` when any lasts, else
+    `resolved`; `digest` for what was held back during quiet hours, `test` for a test. group holds the labels that
+    its alerts share. title and summary are those of a single notice, or speak of all. note says what a reader should
+    know of the message itself, "" mostly: that a template failed, or that another receiver refused it.
     """
 
     id: int
-    event: Literal["firing", "resolved", "test"]
-    alert: Alert
-    run_name: str
-    run_url: str | None
+    event: Literal["firing", "resolved", "reminder", "digest", "test"]
+    notices: tuple[Notice, ...]
     created_at: datetime
     title: str
     summary: str
+    receiver: str = ""
+    group: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def alert(self) -> Alert:
+        """The gravest alert."""
+        return self.notices[0].alert
+
+    @property
+    def run_name(self) -> str:
+        return self.notices[0].run_name
+
+    @property
+    def run_url(self) -> str | None:
+        return self.notices[0].run_url

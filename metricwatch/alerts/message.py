@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from metricwatch.records import Alert, Notification
+from metricwatch.records import Alert, Notice, Notification
 
 Event = Literal["firing", "resolved", "test"]
 
@@ -14,15 +14,21 @@ def compose(
     *, number: int, event: Event, alert: Alert, run_name: str, run_url: str | None, created_at: datetime
 ) -> Notification:
     """The notification for an event of an alert; number identifies it in the notification log."""
-    return Notification(
-        id=number,
-        event=event,
+    notice = Notice(
+        event="resolved" if event == "resolved" else "firing",
         alert=alert,
         run_name=run_name,
         run_url=run_url,
-        created_at=created_at,
         title=_title(event, alert, run_name),
         summary=_summary(event, alert),
+    )
+    return Notification(
+        id=number,
+        event=event,
+        notices=(notice,),
+        created_at=created_at,
+        title=notice.title,
+        summary=notice.summary,
     )
 
 

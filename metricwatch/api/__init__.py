@@ -36,7 +36,9 @@ from metricwatch.errors import (
 )
 from metricwatch.records import (
     Alert,
+    AlertEvent,
     AlertState,
+    Notice,
     Notification,
     Picture,
     Point,
@@ -48,6 +50,7 @@ from metricwatch.records import (
 
 __all__ = [
     "Alert",
+    "AlertEvent",
     "AlertState",
     "Arrays",
     "Batch",
@@ -63,6 +66,7 @@ __all__ = [
     "MetricwatchError",
     "MissingWeightsError",
     "Need",
+    "Notice",
     "Notification",
     "Notifier",
     "PerImageMetric",

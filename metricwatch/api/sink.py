@@ -22,6 +22,8 @@ class Sink(ABC):
     Options: ClassVar[type[Any]]
     # True for a sink that implements write_picture(): others are given none.
     takes_pictures: ClassVar[bool] = False
+    # True for a sink that implements write_page().
+    takes_pages: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, options: Any) -> None:
@@ -40,6 +42,30 @@ class Sink(ABC):
         raise PermanentError(
             f"{type(self).__name__} takes no pictures: {picture.key} of run {run_id}, {len(png)} bytes, is not written"
         )
+
+    def write_page(self, run_id: str, name: str, content: bytes) -> None:
+        """Put a file (`alerts.html`) beside the run in the place of the one of that name, or raise as write() does."""
+        raise PermanentError(f"{type(self).__name__} takes no pages: {name} of run {run_id}, {len(content)} bytes")
+
+    def ended(self, run_id: str) -> bool:
+        """True when the other side says that the training job has finished well. Raises as write() does."""
+        del run_id
+        return False
+
+    def run_name(self, run_id: str) -> str:
+        """The name of a run as people know it. Raises RunGoneError where there is no such run."""
+        return run_id
+
+    def keys(self, run_id: str) -> Sequence[str]:
+        """The keys of all curves of a run, also of those that others wrote. Raises as write() does."""
+        raise PermanentError(f"{type(self).__name__} cannot be read: the curves of run {run_id} are not known")
+
+    def read(self, run_id: str, key: str) -> Sequence[Point]:
+        """All points of one curve in the order of their timestamps; a step that was written twice is there twice.
+
+        Values may be NaN or infinite. Raises as write() does.
+        """
+        raise PermanentError(f"{type(self).__name__} cannot be read: {key} of run {run_id} is not known")
 
     @abstractmethod
     def ping(self) -> str:

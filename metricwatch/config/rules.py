@@ -13,17 +13,35 @@ from metricwatch.config.composites import composite_key, gives
 from metricwatch.config.context import Section, context_of
 from metricwatch.config.quantities import Fraction
 from metricwatch.config.secrets import may_hold_secret, quoted
-from metricwatch.records import ScoreState
+from metricwatch.records import ScoreState, Severity
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
 _ANY = "any"
 
 
+class Message(Section):
+    """Templates (Jinja) that replace the words of a rule's messages; None: ours."""
+
+    title: str | None = None
+    text: str | None = None
+
+
 class BaseRule(Section):
-    """What every rule says. receivers None: all of them."""
+    """What every rule says. receivers None: those that the routes say.
+
+    in_a_row evaluations must agree before it fires; the first `warmup` evaluations of a run are not looked at; when the
+    condition is over it goes on firing for keep_firing evaluations. severity None: critical for the worse, info for the
+    better. labels are added to those that every alert has, for routes and silences.
+    """
 
     name: str
     metric: str
+    in_a_row: int = Field(default=1, ge=1, alias="for")
+    warmup: int = Field(default=0, ge=0)
+    keep_firing: int = Field(default=0, ge=0)
+    severity: Severity | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    message: Message = Field(default_factory=Message)
     receivers: tuple[str, ...] | None = None
 
     @field_validator("name")
@@ -75,7 +93,6 @@ class StateRule(BaseRule):
     """Fires when a metric had no value in `for` evaluations in a row, for one of the reasons in state."""
 
     state: tuple[str, ...] = Field(min_length=1)
-    in_a_row: int = Field(default=1, ge=1, alias="for")
 
     def names(self, state: ScoreState) -> bool:
         """True when a score in this state counts. `any` stands for every state without a value."""

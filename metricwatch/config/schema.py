@@ -17,6 +17,7 @@ from metricwatch.api import Secret
 from metricwatch.config.composites import Composite, CompositeName
 from metricwatch.config.context import AbsolutePath, NotInFile, Section, context_of
 from metricwatch.config.quantities import PositiveDuration, Size
+from metricwatch.config.routing import STALE_SILENCES_METRICS, Inhibition, QuietHours, Routing
 from metricwatch.config.rules import Rule
 from metricwatch.config.secrets import quoted, redact_uri
 from metricwatch.config.watching import WatchEntry
@@ -204,6 +205,9 @@ class Config(Section):
     composites: dict[CompositeName, Composite] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     notify: dict[str, NotifierConfig] = Field(default_factory=dict)
+    route: Routing = Field(default_factory=Routing)
+    inhibit: tuple[Inhibition, ...] = STALE_SILENCES_METRICS
+    quiet_hours: tuple[QuietHours, ...] = ()
     worker: WorkerConfig = Field(default_factory=WorkerConfig)
     retention: Retention = Field(default_factory=Retention)
     telemetry: Telemetry = Field(default_factory=Telemetry)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from metricwatch.clock import to_ms
+from metricwatch.clock import from_ms, to_ms
 from metricwatch.records import Alert, AlertState, WindowPoint
 from metricwatch.store.db import Database
 
@@ -117,8 +117,9 @@ class Alerts:
         with self._db.transaction("alert") as tx:
             row = tx.execute(
                 """INSERT INTO alerts (run, rule, metric, direction, severity, state, fired_step, resolved_step, change,
-                     threshold, window, moved, reason, announce, fired_ms, resolved_ms, resolved_value, what, detail)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+                     threshold, window, moved, reason, announce, fired_ms, resolved_ms, resolved_value, what, detail,
+                     kind, labels)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
                 (
                     alert.run,
                     alert.rule,
@@ -139,6 +140,8 @@ class Alerts:
                     alert.resolved_value,
                     alert.what,
                     alert.detail,
+                    alert.kind,
+                    json.dumps(dict(alert.labels), sort_keys=True),
                 ),
             ).fetchone()
             return int(row["id"])
@@ -157,7 +160,8 @@ class Alerts:
         with self._db.transaction("resolve") as tx:
             tx.execute(
                 """UPDATE alerts SET state = 'resolved', resolved_step = ?, resolved_value = ?, reason = ?,
-                     resolved_ms = ?, announce = announce AND ? WHERE id = ? AND state = 'firing'""",
+                     resolved_ms = ?, announce = announce AND ?,
+                     changes = changes + 1 WHERE id = ? AND state = 'firing'""",
                 (step, value, reason, to_ms(now), int(announce), alert),
             )
 
@@ -165,7 +169,8 @@ class Alerts:
         """Late evaluations showed that a firing alert began elsewhere, or otherwise."""
         with self._db.transaction("amend") as tx:
             tx.execute(
-                """UPDATE alerts SET fired_step = ?, change = ?, window = ?, moved = ?, what = ?, detail = ?
+                """UPDATE alerts SET fired_step = ?, change = ?, window = ?, moved = ?, what = ?, detail = ?,
+                     changes = changes + 1
                    WHERE id = ?""",
                 (new.fired_step, new.change, _dump(new.window), _dump(new.moved), new.what, new.detail, alert),
             )
@@ -181,8 +186,9 @@ def _load(text: str) -> tuple[WindowPoint, ...]:
 
 def alert_of(row: sqlite3.Row) -> Alert:
     """The alert that a row of the table `alerts` holds."""
-    # `status` may look into the ledger of a daemon that is one schema older.
-    worded = "what" in row.keys()  # noqa: SIM118 - a Row iterates over values
+    # `status` may look into the ledger of a daemon that is a schema or two older.
+    there = set(row.keys())
+    worded, labelled = "what" in there, "labels" in there
     return Alert(
         id=row["id"],
         run=row["run"],
@@ -201,4 +207,8 @@ def alert_of(row: sqlite3.Row) -> Alert:
         reason=row["reason"],
         what=row["what"] if worded else "",
         detail=row["detail"] if worded else "",
+        kind=row["kind"] if labelled else "moves",
+        labels=json.loads(row["labels"]) if labelled else {},
+        fired_at=from_ms(row["fired_ms"]),
+        resolved_at=None if row["resolved_ms"] is None else from_ms(row["resolved_ms"]),
     )

@@ -19,6 +19,7 @@ _OF_A_RUN = (
     "DELETE FROM alerts WHERE run = :run",
     "DELETE FROM rule_states WHERE run = :run",
     "DELETE FROM rule_marks WHERE run = :run",
+    "DELETE FROM pages WHERE run = :run",
     "DELETE FROM remote_runs WHERE run = :run",
     "DELETE FROM deliveries WHERE run = :run",
     "DELETE FROM pictures WHERE run = :run",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from metricwatch.api import Alert, AlertState, Notification, Point, Run, WindowPoint
+from metricwatch.api import Alert, AlertEvent, AlertState, Notice, Notification, Point, Run, WindowPoint
 
+RUN_URL = "http://127.0.0.1:5000/#/experiments/1/runs/0123456789abcdef0123456789abcdef"
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -59,27 +60,69 @@ def alert(
     )
 
 
-def notification(
-    event: Literal["firing", "resolved", "test"] = "firing",
+def notice(
+    event: AlertEvent = "firing",
     *,
-    notification_id: int = 11,
     about: Alert | None = None,
     run_name: str = "night-run",
-    run_url: str | None = "http://127.0.0.1:5000/#/experiments/1/runs/0123456789abcdef0123456789abcdef",
+    run_url: str | None = RUN_URL,
     title: str | None = None,
     summary: str = "fid rose by 17.0% over five evaluations, more than the 10% of rule fid-moved.",
-    created_at: datetime = MOMENT,
-) -> Notification:
-    """A message about alert(), or about the alert given."""
+    labels: Mapping[str, str] | None = None,
+    picture: bytes | None = None,
+) -> Notice:
+    """What is told of alert(), or of the alert given. Labels are added to those that every alert has."""
     subject = about or alert(resolved=event == "resolved")
-    words = {"firing": "fid got worse by 17%", "resolved": "fid is back within 10%", "test": "a test message"}
-    return Notification(
-        id=notification_id,
+    words = {
+        "firing": "fid got worse by 17%",
+        "resolved": "fid is back within 10%",
+        "reminder": "fid is still worse by 17%",
+    }
+    return Notice(
         event=event,
         alert=subject,
         run_name=run_name,
         run_url=run_url,
-        created_at=created_at,
         title=f"{words[event]} on {run_name}" if title is None else title,
         summary=summary,
+        labels={
+            "alertname": subject.rule,
+            "run": run_name,
+            "metric": subject.metric,
+            "severity": subject.severity,
+            "direction": subject.direction,
+            "kind": subject.kind,
+            **(labels or {}),
+        },
+        picture=picture,
+    )
+
+
+def notification(
+    event: Literal["firing", "resolved", "reminder", "digest", "test"] = "firing",
+    *,
+    notification_id: int = 11,
+    about: Alert | None = None,
+    run_name: str = "night-run",
+    run_url: str | None = RUN_URL,
+    title: str | None = None,
+    summary: str = "fid rose by 17.0% over five evaluations, more than the 10% of rule fid-moved.",
+    created_at: datetime = MOMENT,
+    notices: Sequence[Notice] = (),
+    note: str = "",
+) -> Notification:
+    """A message about alert(), or about the alert given, or with the notices given."""
+    told: AlertEvent = "firing" if event in {"digest", "test"} else event  # type: ignore[assignment]
+    single = notice(told, about=about, run_name=run_name, run_url=run_url, title=title, summary=summary)
+    words = f"a test message on {run_name}" if event == "test" else single.title
+    return Notification(
+        id=notification_id,
+        event=event,
+        notices=tuple(notices) or (single,),
+        created_at=created_at,
+        title=words if title is None else title,
+        summary=summary,
+        receiver="team",
+        group={"run": run_name},
+        note=note,
     )

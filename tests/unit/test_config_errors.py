@@ -346,7 +346,7 @@ def test_a_bad_extractor_is_answered_at_its_key(problems, extractors, line):
         ("{metric: fid}", ["rules[0]: needs exactly one of moves and state: moves: 10% with across: 5, or state: any"]),
         ("{metric: fid, moves: 1, state: any}", ["rules[0]: needs exactly one of moves and state"]),
         ("{metric: fid, across: 5}", ["rules[0].moves: required, but not given"]),
-        ("{metric: fid, for: 5}", ["rules[0].state: required, but not given"]),
+        ("{metric: fid, for: 5}", ["rules[0]: needs exactly one of moves and state"]),
         (
             "{metric: fid, stat: any}",
             ["rules[0].state: required, but not given", "rules[0].stat: unknown key; did you mean 'state'?"],
@@ -354,7 +354,7 @@ def test_a_bad_extractor_is_answered_at_its_key(problems, extractors, line):
         ("{metric: fid, state: any, fro: 2}", ["rules[0].fro: unknown key; did you mean 'for'?"]),
         (
             "{metric: fid, state: any, across: 2}",
-            ["rules[0].across: unknown key; known: for, metric, name, receivers, "],
+            ["rules[0].across: unknown key; known: for, keep_firing, labels, "],
         ),
         ("{metric: fid, state: any, in_a_row: 2}", ["rules[0].in_a_row: unknown key; known: for,"]),
         ("{metric: fid, state: collapse}", ["rules[0].state: unknown state 'collapse'; did you mean 'collapsed'?"]),

@@ -185,10 +185,10 @@ def test_a_ledger_of_a_newer_version_is_refused_by_name(tmp_path, db):
         Database.open(tmp_path)
 
 
-def earlier_ledger(folder, *, without=1):
-    """A ledger as the version before the newest migrations left it: two jobs, one of them scored."""
+def earlier_ledger(folder, *, version=3):
+    """A ledger as an earlier version left it: two jobs, one of them scored."""
     connection = sqlite3.connect(folder / FILE_NAME)
-    for version, script in migrations()[:-without]:
+    for version, script in migrations()[:version]:
         connection.executescript(f"{script}\nPRAGMA user_version = {version};")
     connection.executescript(
         """INSERT INTO runs VALUES ('r', 'night', NULL, NULL, NULL, 0);
@@ -224,10 +224,10 @@ def test_references_are_checked_again_after_a_migration(tmp_path):
 
 
 def test_a_migration_that_fails_changes_nothing_and_references_are_checked_again(tmp_path, monkeypatch):
-    connection = earlier_ledger(tmp_path, without=1)
+    connection = earlier_ledger(tmp_path)
     connection.isolation_level = None
     broken = ((99, "DROP TABLE evaluations; CREATE TABLE broken (x INTEGER); SELECT nothing FROM nowhere;"),)
-    monkeypatch.setattr(schema, "migrations", lambda: (*migrations()[:-1], *broken))
+    monkeypatch.setattr(schema, "migrations", lambda: (*migrations()[:3], *broken))
     connection.execute("PRAGMA foreign_keys = ON")
     with pytest.raises(LedgerError, match="migration 0099 failed"):
         schema.migrate(connection, tmp_path / FILE_NAME)
@@ -240,7 +240,7 @@ def test_a_migration_that_fails_changes_nothing_and_references_are_checked_again
 def test_a_migration_that_leaves_rows_without_what_they_refer_to_is_undone(tmp_path, monkeypatch):
     connection = earlier_ledger(tmp_path)
     connection.isolation_level = None
-    monkeypatch.setattr(schema, "migrations", lambda: (*migrations()[:-1], (4, "DELETE FROM jobs WHERE id = 5;")))
+    monkeypatch.setattr(schema, "migrations", lambda: (*migrations()[:3], (4, "DELETE FROM jobs WHERE id = 5;")))
     with pytest.raises(LedgerError, match=r"1 rows refer to what is not there \(evaluations\)"):
         schema.migrate(connection, tmp_path / FILE_NAME)
     assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (2,)
