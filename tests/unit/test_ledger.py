@@ -188,8 +188,8 @@ def test_a_ledger_of_a_newer_version_is_refused_by_name(tmp_path, db):
 def earlier_ledger(folder, *, version=3):
     """A ledger as an earlier version left it: two jobs, one of them scored."""
     connection = sqlite3.connect(folder / FILE_NAME)
-    for version, script in migrations()[:version]:
-        connection.executescript(f"{script}\nPRAGMA user_version = {version};")
+    for number, script in migrations()[:version]:
+        connection.executescript(f"{script}\nPRAGMA user_version = {number};")
     connection.executescript(
         """INSERT INTO runs VALUES ('r', 'night', NULL, NULL, NULL, 0);
            INSERT INTO snapshots (id, source, run, step, revision, path, digest, images, newest_ns, mtime_ns, settled_ms)
