@@ -101,3 +101,15 @@ def test_coverages_error_is_rather_too_large_than_too_small(n: int) -> None:
     held(values, errors, T_19)
     print(values.mean())
     assert 0.95 * values.std(ddof=1) <= errors.mean() <= 2.0 * values.std(ddof=1)
+
+
+@pytest.mark.parametrize(("family", "key"), [(frechet.on_extractor, 0), (prdc.on_extractor, 3)])
+def test_an_error_does_not_depend_on_the_files_going_round_the_classes(family: Callable[..., type], key: int) -> None:
+    """Twenty files a round of ten classes: a group of every twentieth row would hold one class alone."""
+    n, d = 400, 8
+    centres = 2.0 * np.random.default_rng(5).standard_normal((10, d))
+    metric = metric_of(family, d, np.concatenate([drawn(50, d, seed=i) + centre for i, centre in enumerate(centres)]))
+    rounds = drawn(n, d, seed=77) + np.tile(centres, (n // 10, 1))
+    shuffled = rounds[np.random.default_rng(3).permutation(n)]
+    in_rounds, at_random = (metric.compare(rows.astype(np.float32))[key].stderr for rows in (rounds, shuffled))
+    assert 0.5 < in_rounds / at_random < 2
