@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 import typing
 from collections.abc import Mapping
 from datetime import timedelta
@@ -161,7 +162,8 @@ def _secret(value: Any, base: Path) -> str:
 
 def _is(hint: Any, wanted: type) -> bool:
     """True for the type itself and for `type | None`."""
-    return hint is wanted or wanted in typing.get_args(hint)
+    union = typing.get_origin(hint) in {typing.Union, types.UnionType}
+    return hint is wanted or (union and wanted in typing.get_args(hint))
 
 
 def _join(where: str, path: str) -> str:

@@ -10,6 +10,7 @@ from pytest_httpserver import HTTPServer
 from metricwatch import catalog
 from metricwatch.api import Secret
 from metricwatch.testing.notifier import NotifierContract
+from tests.support.slack_api import SlackApi, slack_api
 from tests.support.smtp_server import SmtpServer, make_certificate, smtp_server
 
 # By name, as the daemon does: a built-in may move into a package of its own.
@@ -36,6 +37,28 @@ class TestSlackNotifier(NotifierContract):
             return ["\n".join(_strings(body)) for body in bodies]
 
         return texts
+
+
+class TestSlackBot(NotifierContract):
+    notifier = SlackNotifier
+
+    @pytest.fixture
+    def api(self, httpserver: HTTPServer) -> SlackApi:
+        return slack_api(httpserver)
+
+    @pytest.fixture
+    def options(self, api: SlackApi) -> Any:
+        return SlackNotifier.Options(bot_token=Secret("xoxb-hunter2"), channel="C0123ABCD", api_url=api.url)
+
+    @pytest.fixture
+    def unreachable_options(self) -> Any:
+        return SlackNotifier.Options(
+            bot_token=Secret("xoxb-hunter2"), channel="C0123ABCD", api_url="http://127.0.0.1:1/api/", timeout=2
+        )
+
+    @pytest.fixture
+    def inbox(self, api: SlackApi) -> Callable[[], Sequence[str]]:
+        return lambda: ["\n".join(_strings(message)) for message in api.messages]
 
 
 def _strings(value: object) -> Iterator[str]:

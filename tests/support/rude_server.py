@@ -3,19 +3,43 @@
 import socket
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+Answer = bytes | Callable[[bytes], bytes]
 
 
 @contextmanager
-def rude_server(answer: bytes = b"", *, silent_for: float = 0.0, reset: bool = False) -> Iterator[int]:
+def rude_server(
+    answer: bytes = b"",
+    *,
+    then: Sequence[Answer] = (),
+    silent_for: float = 0.0,
+    reset: bool = False,
+    heard: list[bytes] | None = None,
+) -> Iterator[int]:
     """Give the port of a server that reads a little, sends answer, stays silent for so long, and hangs up.
 
-    With reset it hangs up by a reset instead of an orderly end.
+    then are further answers, each sent after it has read a little again, which a callable is given. With reset it hangs
+    up by a reset instead of an orderly end. What it reads is added to heard.
     """
     stop = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0.1)
+
+    def read(connection: socket.socket) -> bytes:
+        said = connection.recv(65536)
+        if heard is not None:
+            heard.append(said)
+        return said
+
+    def speak(connection: socket.socket) -> None:
+        if not answer.startswith(b"220"):  # SMTP servers speak first
+            read(connection)
+        connection.sendall(answer)
+        for reply in then:
+            said = read(connection)
+            connection.sendall(reply(said) if callable(reply) else reply)
 
     def serve() -> None:
         while not stop.is_set():
@@ -24,13 +48,10 @@ def rude_server(answer: bytes = b"", *, silent_for: float = 0.0, reset: bool = F
             except TimeoutError:
                 continue
             with connection:
-                connection.settimeout(0.2)
-                try:
-                    if not answer.startswith(b"220"):  # SMTP servers speak first
-                        connection.recv(65536)
-                    connection.sendall(answer)
-                except OSError:
-                    pass
+                # A client that leaves in the middle must not keep the next one waiting.
+                connection.settimeout(2.0 if then else 0.2)
+                with suppress(OSError):
+                    speak(connection)
                 stop.wait(silent_for)
                 if reset:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

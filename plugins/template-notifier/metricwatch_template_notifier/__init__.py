@@ -8,8 +8,18 @@ import re
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from datetime import timedelta
 
-from metricwatch.api import ConfigError, Notification, Notifier, PermanentError, Secret, TemporaryError
+from metricwatch.api import (
+    ConfigError,
+    MetricwatchError,
+    Notice,
+    Notification,
+    Notifier,
+    PermanentError,
+    Secret,
+    TemporaryError,
+)
 
 # The receiver may take the same message later.
 _TRY_LATER = frozenset({408, 425, 429})
@@ -46,33 +56,61 @@ class TemplateNotifier(Notifier):
             data=json.dumps(_message(notification)).encode(),
             headers={"Content-Type": "application/json", "User-Agent": "metricwatch"},
         )
+        failure: MetricwatchError | None = None
         try:
-            with urllib.request.urlopen(request, timeout=self._options.timeout) as answer:  # noqa: S310
+            with urllib.request.build_opener(_NoRedirects).open(request, timeout=self._options.timeout) as answer:
                 answer.read(1)
         except urllib.error.HTTPError as error:
             error.close()
-            kind = TemporaryError if error.code in _TRY_LATER or error.code >= _SERVER_ERROR else PermanentError
-            raise kind(f"the receiver answers HTTP {error.code}") from None
+            failure = _refusal(error.code, error.headers.get("Retry-After"))
         except (OSError, http.client.HTTPException) as error:
-            # Not chained: the library's text may name the address.
-            raise TemporaryError(f"no answer from the receiver ({type(error).__name__})") from None
+            failure = TemporaryError(f"no answer from the receiver ({type(error).__name__})")
+        if failure is not None:
+            # Raised here, without a chain: the library's error knows the address.
+            raise failure
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A POST that is redirected becomes a GET: the answer would be 200 and the message lost."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Follow none, which leaves the 3xx as a refusal."""
+
+
+def _refusal(status: int, wish: str | None) -> MetricwatchError:
+    """wish: the header Retry-After, here in seconds alone."""
+    if status in _TRY_LATER or status >= _SERVER_ERROR:
+        wait = timedelta(seconds=int(wish)) if wish and re.fullmatch(r"[0-9]{1,6}", wish) else None
+        return TemporaryError(f"the receiver answers HTTP {status}", retry_after=wait)
+    return PermanentError(f"the receiver answers HTTP {status}")
 
 
 def _message(notification: Notification) -> dict[str, object]:
-    alert = notification.alert
+    """A message tells of one alert or of several: a group of a run's, or all that a night held back."""
     return {
         "id": notification.id,  # by which a receiver can drop what arrives twice
         "event": notification.event,
         "title": notification.title,
         "summary": notification.summary,
-        "run": notification.run_name,
-        "url": notification.run_url,
+        "note": notification.note,  # about the message itself: that its template failed, say
+        "created_at": notification.created_at.isoformat(),
+        "alerts": [_alert(notice) for notice in notification.notices],
+    }
+
+
+def _alert(notice: Notice) -> dict[str, object]:
+    alert = notice.alert
+    return {
+        "event": notice.event,
+        "title": notice.title,
+        "run": notice.run_name,
+        "url": notice.run_url,
         "rule": alert.rule,
         "metric": alert.metric,
         "severity": alert.severity,
         "step": alert.fired_step,
         "resolved_step": alert.resolved_step,
-        "created_at": notification.created_at.isoformat(),
+        "labels": dict(notice.labels),
     }
 
 

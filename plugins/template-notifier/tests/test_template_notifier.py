@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ class TestTemplateNotifier(NotifierContract):
     def inbox(self, httpserver: HTTPServer) -> Callable[[], Sequence[str]]:
         def texts() -> list[str]:
             bodies = [json.loads(request.get_data()) for request, _ in httpserver.log]
-            return ["\n".join(str(value) for value in body.values()) for body in bodies]
+            return [json.dumps(body, ensure_ascii=False) for body in bodies]
 
         return texts
 
@@ -45,6 +46,39 @@ def test_a_refusal_says_whether_later_may_help(httpserver: HTTPServer, status: i
     notifier = TemplateNotifier(TemplateNotifierOptions(url=Secret(httpserver.url_for("/hunter2"))))
     with pytest.raises(error, match=str(status)):
         notifier.send(samples.notification())
+
+
+def test_a_redirect_is_a_refusal(httpserver: HTTPServer) -> None:
+    elsewhere = {"Location": httpserver.url_for("/elsewhere")}
+    httpserver.expect_request("/hunter2").respond_with_data("", status=302, headers=elsewhere)
+    httpserver.expect_request("/elsewhere").respond_with_data("")
+    notifier = TemplateNotifier(TemplateNotifierOptions(url=Secret(httpserver.url_for("/hunter2"))))
+    with pytest.raises(PermanentError, match="302") as raised:
+        notifier.send(samples.notification())
+    assert raised.value.__context__ is None, "the library's error knows the address"
+    assert len(httpserver.log) == 1
+
+
+def test_the_receivers_own_wish_is_passed_on(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hunter2").respond_with_data("", status=429, headers={"Retry-After": "30"})
+    notifier = TemplateNotifier(TemplateNotifierOptions(url=Secret(httpserver.url_for("/hunter2"))))
+    with pytest.raises(TemporaryError) as raised:
+        notifier.send(samples.notification())
+    assert raised.value.retry_after == timedelta(seconds=30)
+
+
+def test_every_alert_of_a_message_is_in_it(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hunter2").respond_with_data("")
+    notices = [samples.notice(), samples.notice("resolved", about=samples.alert(rule="kid-moved", resolved=True))]
+    TemplateNotifier(TemplateNotifierOptions(url=Secret(httpserver.url_for("/hunter2")))).send(
+        samples.notification(notices=notices)
+    )
+    ((request, _),) = httpserver.log
+    alerts = json.loads(request.get_data())["alerts"]
+    assert [(alert["rule"], alert["event"], alert["resolved_step"]) for alert in alerts] == [
+        ("fid-moved", "firing", None),
+        ("kid-moved", "resolved", 7000),
+    ]
 
 
 @pytest.mark.parametrize("url", ["", "ftp://a/b", "file:///etc/passwd", "http:///hunter2", "https://a b"])
