@@ -36,9 +36,10 @@ class NotInFile:
 
 @dataclass(kw_only=True)
 class Context:
-    """One reading of one file. metrics and receivers are None where the file does not say them usably.
+    """One reading of one file. metrics, receivers and run_names are None where the file does not say them usably.
 
-    composites are their names, without_total_steps the watch entries whose runs do not say how long they are.
+    composites are their names, without_total_steps the watch entries whose runs do not say how long they are. labels
+    are those that alerts may have; None: any. routes are those read so far.
     """
 
     base: Path = field(default_factory=Path.cwd)
@@ -48,8 +49,11 @@ class Context:
     composites: tuple[str, ...] = ()
     without_total_steps: tuple[str, ...] = ()
     receivers: tuple[str, ...] | None = None
+    run_names: tuple[str, ...] | None = None
     rule_names: set[str] = field(default_factory=set)
     runs: set[str] = field(default_factory=set)
+    labels: tuple[str, ...] | None = None
+    routes: list[Any] = field(default_factory=list)
 
 
 def context_of(info: ValidationInfo[Any]) -> Context:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from metricwatch import catalog
 from metricwatch.config.context import Context, refuse_strange_text
 from metricwatch.config.environment import Overrides, apply_overrides, interpolate
+from metricwatch.config.matchers import labels_of_rules
 from metricwatch.config.metrics import extractor_problems, known_metrics, read_metrics
 from metricwatch.config.options import UnusableOptionsError, bind_options
 from metricwatch.config.problems import Problem, dotted, from_pydantic, unknown_key
@@ -19,6 +21,7 @@ from metricwatch.config.samplers import read_samplers
 from metricwatch.config.schema import Config, NotifierConfig
 from metricwatch.config.secrets import may_hold_secret, quoted
 from metricwatch.config.source import parse_yaml
+from metricwatch.config.watching import WatchEntry
 from metricwatch.errors import ConfigError, PluginError
 
 DEFAULT_FILE = "metricwatch.yaml"
@@ -102,7 +105,7 @@ class _Reading:
     def _context(self, metrics: Any) -> Context:
         tracking, composites, notify = (self._tree.get(key) for key in ("tracking", "composites", "notify"))
         experiment = tracking.get("experiment") if isinstance(tracking, dict) else None
-        return Context(
+        context = Context(
             base=self._file.parent,
             environ=self._environ,
             experiment=experiment if isinstance(experiment, str) and experiment else "Default",
@@ -110,7 +113,9 @@ class _Reading:
             composites=tuple(str(key) for key in composites) if isinstance(composites, dict) else (),
             without_total_steps=_without_total_steps(self._tree.get("watch")),
             receivers=tuple(str(key) for key in notify) if isinstance(notify, dict) else (),
+            labels=labels_of_rules(self._tree.get("rules")),
         )
+        return replace(context, run_names=_run_names(self._tree.get("watch"), context))
 
     def _notifiers(self, raw: Any) -> dict[str, NotifierConfig]:
         """The receivers that are well-formed; the others become problems."""
@@ -176,6 +181,22 @@ def _unusable(receiver: str, raw: Any) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def _run_names(watch: Any, context: Context) -> tuple[str, ...] | None:
+    """The names of the runs; None where one cannot be told."""
+    if not isinstance(watch, list):
+        return None
+    # Read apart, for the sake of the runs alone: whatever else is wrong with an entry, rules may name its run.
+    alone = replace(context, runs=set())
+    names = []
+    for entry in watch:
+        run = entry.get("run") if isinstance(entry, dict) else None
+        try:
+            names.append(WatchEntry.model_validate({"run": run, "samples": "*"}, context=alone).target.name)
+        except ValidationError:
+            return None
+    return tuple(names)
 
 
 def _without_total_steps(watch: Any) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ def obstacle(window: Sequence[Observation], item: Observation) -> str:
     last = window[-1]
     if item.series != last.series:
         return describe_changes(last.provenance, item.provenance) or "what the score depends on has changed"
-    if any(pairs_changed(seen.provenance, item.provenance) for seen in window):
+    if item.provenance and any(pairs_changed(seen.provenance, item.provenance) for seen in window):
         return "its content, style or prompt partners have changed"
     counts = [seen.images for seen in (*window, item)]
     if max(counts) - min(counts) > IMAGE_COUNT_TOLERANCE * max(counts):

@@ -1,4 +1,4 @@
-"""`moves: 10%, across: 5` fires when a metric moved by more than a bound within a window of evaluations."""
+"""`moves: 10%, across: 5` holds where a metric moved by more than a bound within a window of evaluations."""
 
 from __future__ import annotations
 
@@ -8,49 +8,53 @@ from itertools import pairwise
 from math import hypot
 
 from metricwatch.config.rules import MovesRule
-from metricwatch.records import AlertState, Direction, ScoreState
+from metricwatch.records import Direction, ScoreState
 from metricwatch.rules.comparable import obstacle
-from metricwatch.rules.judgements import Judge, StepState, calm, points, unjudged
+from metricwatch.rules.judgements import Clear, Holds, Judge, Judgement, Unknown, points
 from metricwatch.rules.observations import Observation
 
 
 class MovesJudge(Judge):
-    """The rule's state after each evaluation of a series.
+    """Holds where the metric moved past the bound within the window that ends at the evaluation.
 
-    The state at a step depends on that step and earlier ones alone. An evaluation without a value, of another
-    series, of other pairs, or with an image count more than 2% off the window's others is not comparable: the window
-    starts anew. While it fills, what fired before goes on firing: an alert ends when it is seen to be over, not when
-    nobody can tell.
+    An evaluation of another series, of other pairs, or with an image count more than 2% off the window's others is not
+    comparable: the window starts anew, and while it fills there is nothing to judge by. One without a value is passed
+    over: what was before it can be compared with what follows, and a break often begins with one that fails.
     """
 
     def __init__(self, rule: MovesRule) -> None:
         self._rule = rule
+        self._whatever_noise = rule.model_copy(update={"beyond_noise": None})
         self._window: list[Observation] = []
 
-    def next(self, item: Observation, before: StepState | None) -> StepState:
+    def look(self, item: Observation) -> Judgement:
         if item.state is not ScoreState.OK or item.value is None:
-            self._window = []
-            return unjudged(item, f"not comparable: {item.state.value}", before)
+            return Unknown(note=f"no value: {item.state.value}", passed_over=True)
         kept = self._window[-(self._rule.across - 1) :]
         why_not = obstacle(kept, item)
         self._window = [item] if why_not else [*kept, item]
         if len(self._window) < self._rule.across:
             filling = f"window {len(self._window)} of {self._rule.across}"
-            return unjudged(item, f"not comparable: {why_not}; {filling}" if why_not else filling, before)
+            return Unknown(note=f"not comparable: {why_not}; {filling}" if why_not else filling)
         found = movement(self._rule, self._window)
         if found is None:
-            return calm(item, "moved no further than the bound")
-        return StepState(
-            id=item.id,
-            step=item.step,
-            state=AlertState.FIRING,
+            return self._unless_noise_is_unknown() or Clear(note="moved no further than the bound")
+        return Holds(
             direction=found.direction,
             change=found.change,
             threshold=self._rule.moves,
-            value=item.value,
             window=points(self._window),
             moved=points((found.start, found.end)),
         )
+
+    def _unless_noise_is_unknown(self) -> Unknown | None:
+        """Whether it moved past the bound, and only cannot be said to be beyond the noise."""
+        if self._rule.beyond_noise is None or all(item.stderr is not None for item in self._window):
+            return None
+        found = movement(self._whatever_noise, self._window)
+        if found is None or (self._rule.mode != "each" and None not in {found.start.stderr, found.end.stderr}):
+            return None
+        return Unknown(note="moved past the bound, but no standard error is known")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

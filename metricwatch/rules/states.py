@@ -8,12 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metricwatch.config.rules import MovesRule, Rule, StateRule
+from metricwatch.config.rules import (
+    AboveRule,
+    BelowRule,
+    MovesRule,
+    NonfiniteRule,
+    Rule,
+    StaleRule,
+    StateRule,
+    ZScoreRule,
+)
 from metricwatch.records import AlertState, Direction, WindowPoint
+from metricwatch.rules.bounds import BoundJudge
 from metricwatch.rules.judgements import Judge, StepState
+from metricwatch.rules.lifecycle import Lifecycle
 from metricwatch.rules.moves import MovesJudge
 from metricwatch.rules.no_value import NoValueJudge
 from metricwatch.rules.observations import Observation
+from metricwatch.rules.outliers import OutlierJudge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +58,8 @@ class Walk:
     """
 
     def __init__(self, rule: Rule) -> None:
-        self._judge = _judge(rule)
+        """Start before the first evaluation. Raises ValueError for a rule about time: see metricwatch.rules.stale."""
+        self._life = Lifecycle(_judge(rule), in_a_row=rule.in_a_row, warmup=rule.warmup, keep_firing=rule.keep_firing)
         self._fired: StepState | None = None
         self._ended: list[Episode] = []
         self._settled = 0
@@ -59,11 +72,11 @@ class Walk:
         if self.at is not None and item.step <= self.at.step:
             raise ValueError(f"step {item.step} comes after step {self.at.step} in a series ordered by step")
         self.at = item
-        self.state = state = self._judge.next(item, self.state)
-        if self._fired is not None and state.direction != self._fired.direction:
+        self.state = state = self._life.next(item)
+        on = state.state is AlertState.FIRING
+        if self._fired is not None and not (on and state.direction == self._fired.direction):
             # A change of direction ends one episode and begins another.
-            reason = state.note or f"the movement is now for the {state.direction}"
-            self._ended.append(_episode(self._fired, ended=state, reason=reason))
+            self._ended.append(_episode(self._fired, ended=state, reason=_reason(state)))
             self._fired = None
         if self._fired is None and state.state is AlertState.FIRING:
             self._fired = state
@@ -89,8 +102,22 @@ def _judge(rule: Rule) -> Judge:
     match rule:
         case MovesRule():
             return MovesJudge(rule)
-        case StateRule():
+        case AboveRule() | BelowRule():
+            return BoundJudge(rule)
+        case ZScoreRule():
+            return OutlierJudge(rule)
+        case StateRule() | NonfiniteRule():
             return NoValueJudge(rule)
+        case StaleRule():
+            raise ValueError(f"rule {rule.name} looks at time, not at the evaluations of a series")
+
+
+def _reason(ended: StepState) -> str:
+    """Why an episode is over."""
+    if ended.direction is None:
+        return ended.note
+    # It holds the other way.
+    return f"it {ended.what}" if ended.what else f"the movement is now for the {ended.direction}"
 
 
 def _episode(fired: StepState, ended: StepState | None = None, reason: str = "") -> Episode:

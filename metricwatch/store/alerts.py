@@ -33,6 +33,16 @@ class RuleState:
     note: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRule:
+    """A rule whose condition holds on a run, but not for long enough yet."""
+
+    run: str
+    rule: str
+    step: int
+    note: str
+
+
 class Alerts:
     """What the rules say: per step, and as episodes that fire and resolve."""
 
@@ -62,6 +72,11 @@ class Alerts:
                 (json.dumps(sorted(names)),),
             )
 
+    def forget_mark(self, run: str, rule: str) -> None:
+        """Drop the mark of a rule that does not look at a run any more."""
+        with self._db.transaction("forget-mark") as tx:
+            tx.execute("DELETE FROM rule_marks WHERE run = ? AND rule = ?", (run, rule))
+
     def states(self, run: str, rule: str) -> dict[int, RuleState]:
         """Per step, what the rule said when it was last computed."""
         rows = self._db.read(
@@ -78,6 +93,16 @@ class Alerts:
             (run, rule),
         )
         return RuleState(**dict(row)) if row else None
+
+    def pending(self) -> list[PendingRule]:
+        """The rules that are pending at the last evaluated step of a run, by run and rule. Removed rules never are."""
+        rows = self._db.read(
+            """SELECT marks.run, marks.rule, states.step, states.note FROM rule_marks AS marks
+                 JOIN rule_states AS states ON states.run = marks.run AND states.rule = marks.rule AND states.step =
+                   (SELECT max(step) FROM rule_states WHERE run = marks.run AND rule = marks.rule)
+               WHERE states.state = 'pending' ORDER BY marks.run, marks.rule"""
+        )
+        return [PendingRule(**dict(row)) for row in rows]
 
     def set_states(self, run: str, rule: str, states: Iterable[RuleState]) -> None:
         with self._db.transaction("rule-states") as tx:
@@ -111,6 +136,23 @@ class Alerts:
     def firing(self) -> list[Alert]:
         """Everything that fires now."""
         return [alert_of(row) for row in self._db.read("SELECT * FROM alerts WHERE state = 'firing' ORDER BY id")]
+
+    def firing_of(self, run: str, rule: str) -> list[Alert]:
+        """What fires of a rule on a run: at most one alert for each direction."""
+        return [
+            alert_of(row)
+            for row in self._db.read(
+                "SELECT * FROM alerts WHERE run = ? AND rule = ? AND state = 'firing' ORDER BY id", (run, rule)
+            )
+        ]
+
+    def revision(self, run: str) -> str:
+        """A text that is another one whenever an alert of the run was added, amended or resolved."""
+        row = self._db.read_one(
+            "SELECT count(*) AS n, coalesce(max(id), 0) AS newest, total(changes) AS changes FROM alerts WHERE run = ?",
+            (run,),
+        )
+        return f"{row['n']}.{row['newest']}.{row['changes']:.0f}" if row else ""
 
     def add(self, alert: Alert, *, announce: bool, now: datetime) -> int:
         """Record a new alert (its id is ignored) and return its id. announce=False: history, nobody is told."""

@@ -343,10 +343,23 @@ def test_a_bad_extractor_is_answered_at_its_key(problems, extractors, line):
 @pytest.mark.parametrize(
     ("rule", "lines"),
     [
-        ("{metric: fid}", ["rules[0]: needs exactly one of moves and state: moves: 10% with across: 5, or state: any"]),
-        ("{metric: fid, moves: 1, state: any}", ["rules[0]: needs exactly one of moves and state"]),
+        (
+            "{metric: fid}",
+            [
+                "rules[0]: needs exactly one of moves, above, below, z_score, stale, nonfinite and state: moves: 10% with"
+            ],
+        ),
+        ("{metric: fid, moves: 1, state: any}", ["rules[0]: needs exactly one of moves, "]),
+        ("{metric: fid, above: 60, below: 40}", ["rules[0]: needs exactly one of moves, "]),
         ("{metric: fid, across: 5}", ["rules[0].moves: required, but not given"]),
-        ("{metric: fid, for: 5}", ["rules[0]: needs exactly one of moves and state"]),
+        ("{metric: fid, window: 5}", ["rules[0].z_score: required, but not given"]),
+        # More than one kind could say these.
+        ("{metric: fid, for: 5}", ["rules[0]: needs exactly one of moves, "]),
+        ("{metric: fid, direction: worse}", ["rules[0]: needs exactly one of moves, "]),
+        (
+            "{metric: fid, abov: 60}",
+            ["rules[0].above: required, but not given", "rules[0].abov: unknown key; did you mean 'above'?"],
+        ),
         (
             "{metric: fid, stat: any}",
             ["rules[0].state: required, but not given", "rules[0].stat: unknown key; did you mean 'state'?"],
@@ -364,13 +377,90 @@ def test_a_bad_extractor_is_answered_at_its_key(problems, extractors, line):
         ("{metric: fid, state: any, for: 0}", ["rules[0].for: must be at least 1"]),
         ("{metric: fdi, state: any}", ["rules[0].metric: unknown metric 'fdi'; did you mean 'fid'?"]),
         ("3", ["rules[0]: must be a mapping of keys to values"]),
+        ("{metric: fid, moves: 10%, across: 1}", ["rules[0].across: must be at least 2"]),
+        (
+            "{metric: fid, moves: 10%, across: 5, for: 5}",
+            ["rules[0]: for: 5 must be below across: 5: no more than 4 windows in a row show a jump"],
+        ),
+        (
+            "{metric: fid, moves: 10%, across: 5, for: 2, runs: {'*': {across: 2}}}",
+            ["rules[0].runs.*: for: 2 must be below across: 2: no more than 1 windows"],
+        ),
+        ("{metric: fid, above: .nan}", ["rules[0].above: must be a finite number"]),
+        ("{metric: fid, above: -.inf}", ["rules[0].above: must be a finite number"]),
+        ("{metric: fid, below: yes}", ["rules[0].below: must be a number"]),
+        ("{metric: fid, below: 10%}", ["rules[0].below: must be a number"]),
+        ("{metric: fid, above: 6, beyond_noise: 0}", ["rules[0].beyond_noise: must be greater than 0"]),
+        ("{metric: fid, above: 6, across: 5}", ["rules[0].across: unknown key; known: above, beyond_noise, for,"]),
+        (
+            "{metric: fid, z_score: 0, window: 4}",
+            ["rules[0].z_score: must be greater than 0", "rules[0].window: must be at least 5"],
+        ),
+        ("{metric: fid, z_score: .inf}", ["rules[0].z_score: must be a finite number"]),
+        ("{metric: fid, nonfinite: no}", ["rules[0].nonfinite: false says nothing: remove the rule, or write nonf"]),
+        ("{stale: 0}", ["rules[0].stale: must be longer than zero"]),
+        ("{stale: 500ms}", ["rules[0].stale: must be at least 1s: the daemon looks once a second"]),
+        ("{stale: soon}", ["rules[0].stale: must be a duration such as 5s, 250ms, 10m, 4h or 1d"]),
+        (
+            "{stale: 2h, for: 2, warmup: 3, keep_firing: 1}",
+            [
+                "rules[0].for: stale looks at time, not at evaluations; remove it",
+                "rules[0].warmup: stale looks at time, not at evaluations; remove it",
+                "rules[0].keep_firing: stale looks at time, not at evaluations; remove it",
+            ],
+        ),
+        ("{metric: fid, above: 6, warmup: -1}", ["rules[0].warmup: must be at least 0"]),
+        ("{metric: fid, above: 6, keep_firing: -1}", ["rules[0].keep_firing: must be at least 0"]),
+        ("{metric: fid, above: 6, for: 2h}", ["rules[0].for: must be a whole number"]),
+        ("{metric: fid, above: 6, severity: high}", ["rules[0].severity: must be 'critical', 'warning' or 'info'"]),
+        ("{metric: fid, above: 6, labels: {run: b}}", ["rules[0].labels: every alert has a label run already; choose"]),
+        (
+            "{metric: fid, above: 6, labels: {my-team: b}}",
+            ["rules[0].labels: a label's name is made of letters, digits and _ only, which 'my-team' is not"],
+        ),
+        (
+            '{metric: fid, above: 6, labels: {team: "a\\nb"}}',
+            ["rules[0].labels: the value of team holds a line break or another control character; remove it"],
+        ),
+        ("{metric: fid, above: 6, labels: {team: 3}}", ["rules[0].labels.team: must be text; put quotes around it"]),
+        (
+            "{metric: fid, above: 6, message: {titel: x}}",
+            ["rules[0].message.titel: unknown key; did you mean 'title'?"],
+        ),
+        ('{metric: fid, above: 6, message: {title: ""}}', ["rules[0].message.title: must not be empty"]),
+        (
+            '{metric: fid, above: 6, message: {title: "{{ metric", text: "{{ vlaue }}"}}',
+            [
+                "rules[0].message.title: not a template: line 1: unexpected end of template",
+                "rules[0].message.text: unknown variable 'vlaue'; did you mean 'value'?",
+            ],
+        ),
     ],
 )
 def test_a_rule_is_of_one_kind_and_answered_as_that(problems, rule, lines):
-    found = problems(GOOD + f"rules: [{rule.replace('{', '{name: a, ')}]")
+    found = problems(GOOD + f"rules: [{rule.replace('{', '{name: a, ', 1)}]")
     assert [
         line.removeprefix("metricwatch.yaml: ")[: len(start)] for line, start in zip(found, lines, strict=True)
     ] == lines
+
+
+@pytest.mark.parametrize(
+    "kind", ["moves: 1, across: 5", "above: 1", "below: 1", "z_score: 5", "stale: 2h", "nonfinite: true", "state: any"]
+)
+def test_an_unknown_metric_names_the_nearest_whatever_the_kind_of_rule(problems, kind):
+    assert problems(GOOD + f"rules: [{{name: a, metric: fdi, {kind}}}]") == [
+        "metricwatch.yaml: rules[0].metric: unknown metric 'fdi'; did you mean 'fid'?"
+    ]
+    (line,) = problems(GOOD + f"rules: [{{name: a, metric: kid, {kind}}}, {{name: b, metric: fid, {kind}}}]")
+    assert line == "metricwatch.yaml: rules[0].metric: metric 'kid' is not computed; add it to metrics"
+
+
+def test_only_a_rule_about_time_does_without_a_metric(tmp_path, problems):
+    assert problems(GOOD + "rules: [{name: a, above: 1}]") == [
+        "metricwatch.yaml: rules[0].metric: required, but not given"
+    ]
+    (tmp_path / "good.yaml").write_text(GOOD + "rules: [{name: a, stale: 2h}]")
+    assert load_config(tmp_path / "good.yaml", environ={}).rules[0].metric == ""
 
 
 def test_an_unknown_sink_names_the_nearest(problems):

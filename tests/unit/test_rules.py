@@ -20,11 +20,11 @@ def rule(**options) -> MovesRule:
     return MovesRule.model_construct(**{**defaults, "beyond_noise": None, "receivers": None, **options})
 
 
-def series(*values, images=100, stderr=None, higher_is_better=False, name="a") -> list[Observation]:
+def series(*values, images=100, stderr=None, higher_is_better=False, name="a", start=1) -> list[Observation]:
     return [
         Observation(
-            id=i + 1,
-            step=1000 * (i + 1),
+            id=i,
+            step=1000 * i,
             value=value,
             images=images,
             higher_is_better=higher_is_better,
@@ -32,7 +32,7 @@ def series(*values, images=100, stderr=None, higher_is_better=False, name="a") -
             series=name,
             state=ScoreState.OK if value is not None else ScoreState.TOO_FEW_IMAGES,
         )
-        for i, value in enumerate(values)
+        for i, value in enumerate(values, start=start)
     ]
 
 
@@ -112,6 +112,22 @@ def test_beyond_noise_demands_more_than_so_many_standard_errors():
     assert firing(evaluate(rule(beyond_noise=2), series(*moved, stderr=None))) == []
 
 
+@pytest.mark.parametrize("mode", ["range", "net", "each"])
+def test_without_a_standard_error_a_movement_past_the_bound_can_neither_be_said_to_be_there_nor_to_be_over(mode):
+    chosen = rule(mode=mode, across=2, beyond_noise=2)
+    history = [*series(100, 120, stderr=1), *series(150, 150, start=3)]
+    states = evaluate(chosen, history)
+    assert firing(states) == [2000, 3000]
+    assert states[2].note == "still firing; moved past the bound, but no standard error is known"
+    assert states[3].note == "moved no further than the bound"
+    assert firing(evaluate(chosen, series(100, 120))) == []
+
+
+def test_a_movement_within_the_noise_is_none_whatever_is_known_of_the_other_evaluations():
+    history = [*series(100, stderr=None), *series(100, 90, 120, stderr=30, start=2)]
+    assert evaluate(rule(across=4, beyond_noise=2), history)[-1].note == "moved no further than the bound"
+
+
 def test_a_window_that_starts_at_zero_is_measured_against_its_largest_value():
     states = evaluate(rule(), series(0.0, 0.0, 0.0, 0.0, 5.0))
     assert states[-1].direction == "worse"
@@ -119,11 +135,31 @@ def test_a_window_that_starts_at_zero_is_measured_against_its_largest_value():
     assert firing(evaluate(rule(), series(0.0, 0.0, 0.0, 0.0, 0.0))) == []
 
 
-def test_an_evaluation_without_a_value_starts_the_window_anew():
-    states = evaluate(rule(), series(30, 30, 30, None, 60, 60, 60, 60, 60))
+def test_an_evaluation_without_a_value_is_passed_over_and_the_window_goes_on():
+    states = evaluate(rule(), series(30, 30, 30, None, 30, 34, 30))
+    assert firing(states) == [6000, 7000]
+    assert [state.note for state in states[3:5]] == ["no value: too_few_images", "window 4 of 5"]
+    assert [point.step for point in states[5].window] == [1000, 2000, 3000, 5000, 6000]
+    assert [point.step for point in states[6].window] == [2000, 3000, 5000, 6000, 7000]
+
+
+def test_however_many_have_no_value_what_was_before_them_is_compared_with_what_follows():
+    states = evaluate(rule(), series(30, 30, 30, 30, *[None] * 9, 34))
+    assert firing(states) == [14000]
+    assert [point.step for point in states[-1].window] == [1000, 2000, 3000, 4000, 14000]
+
+
+@pytest.mark.parametrize("failed", [{"name": "b"}, {"images": 50}])
+def test_one_without_a_value_ends_no_window_whatever_it_was_scored_against(failed):
+    history = [*series(30, 30, 30, 30), *series(None, start=5, **failed), *series(34, start=6)]
+    assert firing(evaluate(rule(), history)) == [6000]
+
+
+def test_one_without_a_value_hides_no_change_of_series():
+    history = [*series(30, 30, 30, 30, None), *series(60, start=6, name="b")]
+    states = evaluate(rule(), history)
     assert firing(states) == []
-    assert states[3].note == "not comparable: too_few_images"
-    assert states[4].note == "window 1 of 5"
+    assert states[-1].note == "not comparable: what the score depends on has changed; window 1 of 5"
 
 
 def test_a_change_of_series_starts_the_window_anew_and_says_so():
@@ -133,7 +169,7 @@ def test_a_change_of_series_starts_the_window_anew_and_says_so():
     ]
     states = evaluate(rule(), history)
     assert firing(states) == []
-    assert states[-1].note.startswith("not comparable: what the score depends on has changed")
+    assert states[-1].note == "not comparable: what the score depends on has changed; window 1 of 5"
 
 
 @pytest.mark.parametrize(("images", "fires"), [(98, True), (97, False)])
@@ -158,9 +194,45 @@ def test_an_evaluation_that_left_the_window_no_longer_counts_against_newer_ones(
 def test_an_alert_goes_on_while_nobody_can_tell_and_ends_when_it_is_seen_to_be_over():
     history = series(30, 30, 30, 30, 60, None, 60, 60, 60, 60, 60)
     states = evaluate(rule(), history)
-    assert firing(states) == [5000, 6000, 7000, 8000, 9000, 10000]
-    assert states[5].note == "still firing; not comparable: too_few_images"
-    assert [(e.fired_step, e.resolved_step) for e in episodes(rule(), history)] == [(5000, 11000)]
+    assert firing(states) == [5000, 6000, 7000, 8000, 9000]
+    assert states[5].note == "still firing; no value: too_few_images"
+    assert [(e.fired_step, e.resolved_step) for e in episodes(rule(), history)] == [(5000, 10000)]
+
+
+def test_an_alert_goes_on_while_a_new_window_fills():
+    history = [*series(30, 30, 30, 30, 60), *series(30, 30, 30, 30, 30, start=6, name="b")]
+    states = evaluate(rule(), history)
+    assert firing(states) == [5000, 6000, 7000, 8000, 9000]
+    assert states[5].note == "still firing; not comparable: what the score depends on has changed; window 1 of 5"
+    assert states[6].note == "still firing; window 2 of 5"
+    assert [(e.fired_step, e.resolved_step) for e in episodes(rule(), history)] == [(5000, 10000)]
+
+
+def read(**options) -> MovesRule:
+    """As a configuration has it."""
+    return MovesRule.model_validate({"name": "r", "metric": "fid", "moves": 0.1, **options})
+
+
+@pytest.mark.parametrize("mode", ["range", "net"])
+@pytest.mark.parametrize("across", [2, 5])
+def test_with_for_just_below_across_a_jump_fires_and_with_more_the_rule_is_refused(mode, across):
+    """A jump is inside a window for one evaluation less than it has: no more of them in a row can show it."""
+    jump = series(*[30] * across, *[60] * across)
+    longest = read(mode=mode, across=across, **{"for": across - 1})
+    assert firing(evaluate(longest, jump)) == [1000 * (2 * across - 1)]
+    for too_long in (across, across + 1):
+        with pytest.raises(ValueError, match=f"for: {too_long} must be below across: {across}: no more"):
+            read(mode=mode, across=across, **{"for": too_long})
+
+
+def test_a_failed_score_does_not_cost_for_its_jump():
+    jump = [*series(30, 30, 30, 30, 30, 36), *series(None, start=7), *series(36, 36, 36, start=8)]
+    assert firing(evaluate(read(across=5, **{"for": 4}), jump)) == [10000]
+
+
+def test_each_may_ask_for_more_evaluations_than_its_window_has():
+    steady = series(10, 12, 15, 18, 22)
+    assert firing(evaluate(read(mode="each", across=2, **{"for": 3}), steady)) == [4000, 5000]
 
 
 def test_an_episode_runs_from_firing_to_calm_and_turns_with_the_direction():

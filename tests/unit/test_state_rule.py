@@ -12,7 +12,8 @@ from metricwatch.alerts.message import compose
 from metricwatch.alerts.stage import AlertDispatcher
 from metricwatch.api import Notifier
 from metricwatch.config import MovesRule, StateRule
-from metricwatch.notifiers import email, slack
+from metricwatch.notifiers.email.message import compose as compose_mail
+from metricwatch.notifiers.slack.blocks import blocks_of
 from metricwatch.records import AlertState, Evaluation, JobState, Run, Score, ScoreState
 from metricwatch.rules.observations import Observation
 from metricwatch.rules.stage import Rules
@@ -262,8 +263,8 @@ def test_slack_and_mail_say_it_without_a_movement(make, event):
     scene.score(1000, COLLAPSED)
     alert = scene.team.messages[0].alert
     message = compose(number=1, event=event, alert=alert, run_name="night", run_url=None, created_at=scene.clock.now())
-    blocks = str(slack._blocks(message))
-    mail = email.compose(message, sender="a@example.org", to=("b@example.org",)).get_body(("plain",)).get_content()
+    blocks = str(blocks_of(message))
+    mail = compose_mail(message, sender="a@example.org", to=("b@example.org",)).get_body(("plain",)).get_content()
     for shown in (blocks, mail):
         assert "has no value: collapsed" in shown
         assert "all 64 images" in shown

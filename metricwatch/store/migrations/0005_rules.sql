@@ -34,6 +34,8 @@ ALTER TABLE alerts_now RENAME TO alerts;
 CREATE INDEX alerts_by_rule ON alerts (run, rule);
 CREATE UNIQUE INDEX alerts_open ON alerts (run, rule, direction) WHERE state = 'firing';
 
+CREATE INDEX evaluations_by_arrival ON evaluations (run);
+
 -- When export learned that the training job had finished well; NULL while it may go on.
 ALTER TABLE remote_runs ADD COLUMN ended_ms INTEGER;
 
