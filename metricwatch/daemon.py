@@ -46,6 +46,8 @@ _ATTEMPTS_ONCE = 4
 # How long `run --once` waits for a ledger that cannot be written.
 _TROUBLE_ONCE_SECONDS = 15.0
 _CLOCK_TOLERANCE = timedelta(seconds=5)
+# How long one turn waits for messages on their way.
+_MESSAGE_PATIENCE = timedelta(milliseconds=250)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,11 +124,30 @@ class App:
         )
         self._closers.append(self.supervisor.close)
         self.rules = Rules(self.db, config.rules, runs, tuple(sinks), self._clock)
-        self.exporter = Exporter(self.db, sinks, self._clock)
-        self.alerts = AlertDispatcher(self.db, config.rules, notifiers, sink=config.tracking.sink, clock=self._clock)
+        self.exporter = Exporter(self.db, sinks, self._clock, rules=config.rules, runs={run.key for run in runs})
+        self.alerts = AlertDispatcher(
+            self.db,
+            config.rules,
+            notifiers,
+            sink=config.tracking.sink,
+            clock=self._clock,
+            routing=config.route,
+            inhibit=config.inhibit,
+            quiet_hours=config.quiet_hours,
+            runs={run.key for run in runs},
+            patience=_MESSAGE_PATIENCE,
+        )
+        self._closers.append(self.alerts.close)
         self.upkeep = Upkeep(self.db, config.retention, {run.key for run in runs}, self._clock)
         if config.telemetry.port is not None:
-            health = Health(self.db, self._turning, trouble=self._trouble, sinks=tuple(sinks), clock=self._clock)
+            health = Health(
+                self.db,
+                self._turning,
+                trouble=self._trouble,
+                sinks=tuple(sinks),
+                receivers=tuple(notifiers),
+                clock=self._clock,
+            )
             server = HealthServer(config.telemetry.host, config.telemetry.port, health)
             self._closers.append(server.close)
             log.info("telemetry.listening", host=config.telemetry.host, port=server.port)
@@ -167,6 +188,7 @@ class App:
         before, failed_before, rejected_before = jobs.job_counts(), scores.failed(), deliveries.rejections()
         self.watcher.only_present = True
         self.supervisor.most_attempts = _ATTEMPTS_ONCE
+        self.alerts.at_once = True
         with self._turn():
             while not self._stop.is_set() and not self._all_scored(jobs):
                 counts = jobs.job_counts()
@@ -177,7 +199,8 @@ class App:
             deadline = time.monotonic() + drain.total_seconds()
             while not self._stop.is_set() and time.monotonic() < deadline:
                 outboxes = (deliveries, pictures, notifications)
-                if not (any(outbox.pending() for outbox in outboxes) or notifications.unannounced()):
+                waiting = any(outbox.pending() for outbox in outboxes) or self.exporter.pages_pending()
+                if not (waiting or notifications.unannounced()):
                     break
                 self._wait_once()
             stopped = self._stop.is_set()

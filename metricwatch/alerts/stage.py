@@ -1,37 +1,45 @@
-"""The alerts stage: hand each event to its receivers once, and try until it has arrived."""
+"""The alerts stage: tell each receiver what it should know by now, once, and try until it has arrived."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from traceback import extract_tb
 
 import structlog
 
 from metricwatch import faults
-from metricwatch.alerts.message import Event, compose
+from metricwatch.alerts.composition import Composer
+from metricwatch.alerts.due import Look, Plan, Telling
+from metricwatch.alerts.routing import receivers_of
+from metricwatch.alerts.sending import Senders, Sending
 from metricwatch.api import Notifier
 from metricwatch.clock import LONGEST_WAIT, Clock, backoff, from_ms
+from metricwatch.config.routing import Inhibition, QuietHours, Routing
 from metricwatch.config.rules import Rule
-from metricwatch.errors import LedgerError, PermanentError, TemporaryError
-from metricwatch.records import Alert, Notification
+from metricwatch.errors import PermanentError, TemporaryError
+from metricwatch.records import AlertState
 from metricwatch.store.db import Database
-from metricwatch.store.deliveries import Deliveries
-from metricwatch.store.ledger import Ledger
 from metricwatch.store.notifications import NotificationLog, PendingNotification
 from metricwatch.store.retries import Retries
+from metricwatch.store.silences import Silences
+from metricwatch.store.told import AlertReceivers, Subject, Told
 
 log = structlog.get_logger(__name__)
 
 _FIRST_RETRY = timedelta(seconds=2)
 _MOST_RETRY = timedelta(minutes=5)
 _MOST_AGE = timedelta(hours=24)
+_TO_ALL_AT_ONCE = Routing(group_wait=timedelta(0), group_interval=timedelta(0))
+_LAST_WORDS = timedelta(seconds=3)
 
 
 class AlertDispatcher:
-    """The only writer of the notification log.
+    """The only writer of the notification log and of what receivers were told.
 
-    An event is logged before it is sent and marked after, so a crash between the two sends it again: at least
-    once, since neither Slack nor e-mail lets a sender ask whether a message has arrived.
+    What was told is compared with what is, for each alert and receiver; the difference becomes messages. Each is
+    logged before it is sent and marked after, so a crash between the two sends it again: at least once, since neither
+    Slack nor e-mail lets a sender ask whether a message has arrived.
     """
 
     def __init__(
@@ -41,29 +49,50 @@ class AlertDispatcher:
         notifiers: Mapping[str, Notifier],
         sink: str,
         clock: Clock,
+        *,
+        routing: Routing = _TO_ALL_AT_ONCE,
+        inhibit: Sequence[Inhibition] = (),
+        quiet_hours: Sequence[QuietHours] = (),
+        runs: Collection[str] | None = None,
+        patience: timedelta | None = None,
     ) -> None:
+        """Without routing everybody is told at once. runs are the keys of those that are watched, None: all.
+
+        patience is how long a tick waits for messages on their way, None: until they have all arrived or failed.
+        """
         self._db = db
-        self._receivers = {rule.name: rule.receivers for rule in rules}
-        self._ledger = Ledger(db)
         self._notifiers = notifiers
-        self._sink = sink
         self._clock = clock
+        self._routing = routing
+        self._patience = patience
         self._log = NotificationLog(db)
-        self._deliveries = Deliveries(db)
+        self._told = AlertReceivers(db)
+        self._silences = Silences(db)
         self._retries = Retries(db)
-        # By notifier: a message that has arrived and is not marked so, because the ledger could not be written.
-        self._unmarked: dict[str, PendingNotification] = {}
+        self._composer = Composer(db, rules, sink)
+        self._senders = Senders(notifiers, self._log)
+        self._plan = Plan(routing, inhibit, quiet_hours, runs)
+        # True: nothing waits for others of its group, so that nothing is left unsaid in the end.
+        self.at_once = False
 
     def start(self) -> None:
-        """Set aside what waits for notifiers that are gone."""
+        """Set aside what waits for receivers that are gone."""
         gone = self._log.fail_unknown(self._notifiers)
+        self._told.close_unknown(self._notifiers)
+        self._senders.recall()
         if gone:
-            log.warning("notifications.abandoned", count=gone, reason="their notifiers are no longer configured")
+            log.warning("notifications.abandoned", count=gone, reason="their receivers are no longer configured")
 
     def tick(self) -> int:
-        """Announce new events, then send at most one message to each notifier; returns the work done."""
-        work = self.take_requests() + self._announce()
-        return work + sum(self._send(name, notifier) for name, notifier in self._notifiers.items())
+        """Make messages of what is due, and send at most one to each receiver; returns the work done."""
+        work = self._settle() + self.take_requests() + self._announce() + self._send()
+        self._senders.wait(self._patience)
+        return work + self._settle()
+
+    def close(self) -> None:
+        """Wait a moment for what is on its way: what has arrived should be marked so. A notifier may hang for ever."""
+        self._senders.wait(_LAST_WORDS)
+        self._settle()
 
     def take_requests(self) -> int:
         """Queue again what a person wants sent again."""
@@ -75,88 +104,151 @@ class AlertDispatcher:
                 self._log.fail_unknown(self._notifiers)
         return len(notifications)
 
+    # --- what is due ---------------------------------------------------------------------------------------
+
     def _announce(self) -> int:
-        events = self._log.unannounced()
-        if not events:
+        """Compare what was told with what is, and log messages about the difference."""
+        now = self._clock.now()
+        unseen, ended = self._told.unseen(), self._told.ended()
+        rows = self._told.open()
+        fresh = [(subject, Told(alert=subject.id, receiver=name)) for subject in unseen for name in self._hear(subject)]
+        if not (unseen or ended or rows):
             return 0
-        with self._db.transaction("announce"):
-            for alert, event in events:
-                chosen = self._receivers.get(alert.rule)
-                names = list(self._notifiers) if chosen is None else list(chosen)
-                self._log.announce(alert, event, names, self._clock.now())
-        for alert, event in events:
-            say = log.warning if (event, alert.severity) == ("firing", "critical") else log.info
-            say(
-                f"alert.{event}",
-                run=self._name(alert),
-                step=alert.fired_step if event == "firing" else alert.resolved_step,
-                rule=alert.rule,
-                metric=alert.metric,
-                what=alert.what or f"{alert.change:+.1%}",
-                severity=alert.severity,
-            )
-        return len(events)
+        look = Look(
+            now=now,
+            at_once=self.at_once,
+            silences=self._silences.active(now),
+            firing=self._told.firing(),
+            group_state=self._log.group_state,
+        )
+        tellings, changed = self._plan.of([*rows, *fresh], look)
+        if unseen or ended or tellings or changed:
+            with self._db.transaction("announce"):
+                self._told.seen([*unseen, *ended])
+                self._told.write([*(told for _, told in fresh), *changed])
+                for telling in tellings:
+                    self._add(telling)
+        for subject in (*unseen, *ended):
+            self._say(subject)
+        return len(unseen) + len(ended) + len(tellings)
 
-    def _send(self, name: str, notifier: Notifier) -> int:
-        if (arrived := self._unmarked.get(name)) is not None:
-            self._mark(arrived)
-        pending = self._log.next(name, self._clock.now())
-        if pending is None:
-            return 0
-        try:
+    def _hear(self, subject: Subject) -> Sequence[str]:
+        rule = self._composer.rule_for(subject.rule, subject.labels["run"])
+        names = receivers_of(self._routing, rule, subject.labels, self._notifiers)
+        return [name for name in names if name in self._notifiers]
+
+    def _add(self, telling: Telling) -> None:
+        self._log.add(telling.receiver, telling.event, telling.alerts, group=telling.group, now=self._clock.now())
+
+    @staticmethod
+    def _say(subject: Subject) -> None:
+        if not subject.news:
+            return
+        resolved = subject.state is AlertState.RESOLVED
+        say = log.info if resolved or subject.severity != "critical" else log.warning
+        say(
+            f"alert.{subject.state.value}",
+            run=subject.labels["run"],
+            step=subject.resolved_step if resolved else subject.fired_step,
+            rule=subject.rule,
+            metric=subject.metric,
+            what=subject.what or f"{subject.change:+.1%}",
+            severity=subject.severity,
+        )
+
+    # --- sending -------------------------------------------------------------------------------------------
+
+    def _send(self) -> int:
+        """Start what is due, the oldest first: of several receivers with one address only one is free."""
+        now = self._clock.now()
+        due = [pending for name in self._notifiers if (pending := self._log.next(name, now)) is not None]
+        started = 0
+        for pending in sorted(due, key=lambda item: item.id):
+            name = pending.receiver
+            if not self._senders.free(name, now):
+                continue
+            draft = self._composer.draft(pending, pictures=self._notifiers[name].takes_pictures)
             faults.reached("notification:unsent")
-            notifier.send(self._compose(pending))
-            faults.reached("notification:unmarked")
-        except LedgerError:
-            # Ours, not the notifier's: the message still waits.
-            raise
-        except TemporaryError as error:
-            self._postpone(pending, error)
-        except PermanentError as error:
-            self._log.fail(pending.id, str(error))
-            log.error("notification.failed", notifier=name, rule=pending.alert.rule, reason=str(error))
-        except Exception as error:
-            # A plugin that breaks its contract must not stop the others' messages.
-            reason = f"{type(error).__name__}: the notifier failed in a way it should not"
-            self._log.fail(pending.id, reason)
-            log.exception("notification.failed", notifier=name, rule=pending.alert.rule)
-        else:
-            self._unmarked[name] = pending
-            self._mark(pending)
-        return 1
+            self._senders.start(
+                name,
+                pending,
+                draft.notification.note,
+                lambda draft=draft: self._composer.with_pictures(draft),  # type: ignore[misc]
+            )
+            started += 1
+        return started
 
-    def _mark(self, arrived: PendingNotification) -> None:
-        """Write down that a message has arrived. Until that succeeds it is neither forgotten nor sent again."""
-        self._log.sent(arrived.id, self._clock.now())
-        del self._unmarked[arrived.notifier]
-        log.info("notification.sent", notifier=arrived.notifier, rule=arrived.alert.rule, event_kind=arrived.event)
+    def _settle(self) -> int:
+        """Write down what became of messages. Until that succeeds they are neither forgotten nor sent again."""
+        over = self._senders.over()
+        for name, sending in over:
+            self._judge(sending)
+            self._senders.settle(name, self._clock.now())
+        return len(over)
+
+    def _judge(self, sending: Sending) -> None:
+        pending, error = sending.pending, sending.error
+        if error is None:
+            faults.reached("notification:unmarked")
+            self._log.sent(pending.id, sending.note, self._clock.now())
+            self._composer.forget(pending.id)
+            log.info("notification.sent", notifier=pending.receiver, rule=_rules(pending), event_kind=pending.event)
+        elif isinstance(error, TemporaryError):
+            self._postpone(pending, error)
+        elif isinstance(error, PermanentError):
+            self._fail(pending, str(error))
+        else:
+            # A plugin that breaks its contract must not stop the others' messages.
+            self._fail(pending, f"{type(error).__name__}: the notifier failed in a way it should not", error)
 
     def _postpone(self, pending: PendingNotification, error: TemporaryError) -> None:
         now = self._clock.now()
         if now - from_ms(pending.created_ms) > _MOST_AGE:
             # Those behind it are fresher news.
-            self._log.fail(pending.id, f"given up after {_MOST_AGE}: {error}")
-            log.error("notification.failed", notifier=pending.notifier, rule=pending.alert.rule, reason=str(error))
+            self._fail(pending, f"given up after {_MOST_AGE}: {error}")
             return
         wait = error.retry_after or backoff(pending.attempts + 1, first=_FIRST_RETRY, most=_MOST_RETRY)
         # Those behind it wait as well.
         wait = min(wait, LONGEST_WAIT)
         self._log.postpone(pending.id, str(error), now + wait)
         seconds = wait.total_seconds()
-        log.warning("notification.postponed", notifier=pending.notifier, reason=str(error), seconds=seconds)
+        log.warning("notification.postponed", notifier=pending.receiver, reason=str(error), seconds=seconds)
 
-    def _compose(self, pending: PendingNotification) -> Notification:
-        alert = pending.alert
-        remote = self._deliveries.remote_run(self._sink, alert.run)
-        event: Event = "firing" if pending.event == "firing" else "resolved"
-        return compose(
-            number=pending.id,
-            event=event,
-            alert=alert,
-            run_name=self._name(alert),
-            run_url=remote.url if remote else None,
-            created_at=from_ms(pending.created_ms),
+    def _fail(self, pending: PendingNotification, reason: str, cause: BaseException | None = None) -> None:
+        """Set a message aside for good, and hand it to the receiver that stands in, if there is one."""
+        stand_in = self._stand_in_for(pending)
+        with self._db.transaction("notification-failed"):
+            self._log.fail(pending.id, reason)
+            if stand_in is not None:
+                self._log.add(
+                    stand_in,
+                    pending.event,
+                    [(item.alert.id, item.event) for item in pending.items],
+                    group=pending.group,
+                    now=self._clock.now(),
+                    note=f"sent in place of {pending.receiver}, which refused it: {reason}",
+                    instead_of=pending.id,
+                )
+        self._composer.forget(pending.id)
+        more = {"instead": stand_in} if stand_in else {}
+        if cause is not None:
+            # Not what it says, which may be the address: where it came from.
+            more["where"] = " < ".join(f"{f.filename}:{f.lineno}" for f in reversed(extract_tb(cause.__traceback__)))
+        log.error(
+            "notification.failed",
+            notifier=pending.receiver,
+            rule=_rules(pending),
+            reason=reason,
+            **more,
         )
 
-    def _name(self, alert: Alert) -> str:
-        return self._ledger.run(alert.run).name
+    def _stand_in_for(self, pending: PendingNotification) -> str | None:
+        """Who gets a message in its receiver's place: once, and never in a circle."""
+        stand_in = self._routing.fallback
+        if stand_in not in self._notifiers or stand_in == pending.receiver or pending.instead_of is not None:
+            return None
+        return None if self._log.stood_in_for(pending.id) else stand_in
+
+
+def _rules(pending: PendingNotification) -> str:
+    return ", ".join(dict.fromkeys(item.alert.rule for item in pending.items))

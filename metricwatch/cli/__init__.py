@@ -16,7 +16,22 @@ import typer
 from typer.core import TyperGroup
 
 import metricwatch
-from metricwatch.cli import check, demo, init, notify, plugins, restore, retry, run, score, status, weights
+from metricwatch.cli import (
+    check,
+    demo,
+    init,
+    notify,
+    plugins,
+    replay,
+    restore,
+    retry,
+    rules,
+    run,
+    score,
+    silence,
+    status,
+    weights,
+)
 from metricwatch.cli.logs import LogFormat
 from metricwatch.errors import MetricwatchError
 
@@ -91,6 +106,7 @@ def _assemble() -> typer.Typer:
     frame.command("check")(check.command)
     frame.command("demo")(demo.command)
     frame.command("init")(init.command)
+    frame.command("replay")(replay.command)
     frame.command("restore")(restore.command)
     frame.command("retry")(retry.command)
     frame.command("run")(run.command)
@@ -104,6 +120,16 @@ def _assemble() -> typer.Typer:
     plugins_group = _group("The installed metrics, samplers, sinks and notifiers.")
     plugins_group.command("list")(plugins.command)
     frame.add_typer(plugins_group, name="plugins")
+
+    rules_group = _group("The rules that raise alerts.")
+    rules_group.command("test")(rules.check_command)
+    frame.add_typer(rules_group, name="rules")
+
+    silence_group = _group("Which alerts nobody is told of for a while.")
+    silence_group.command("add")(silence.add_command)
+    silence_group.command("list")(silence.list_command)
+    silence_group.command("expire")(silence.expire_command)
+    frame.add_typer(silence_group, name="silence")
 
     weights_group = _group("The weights of feature extractors.")
     weights_group.command("list")(weights.list_command)

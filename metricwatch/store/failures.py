@@ -33,8 +33,9 @@ _DELIVERIES = """
   SELECT id FROM deliveries WHERE state = 'rejected' AND run IN (SELECT value FROM json_each(:runs))
 """
 _NOTIFICATIONS = """
-  SELECT n.id FROM notifications AS n JOIN alerts ON alerts.id = n.alert
-  WHERE n.state = 'failed' AND run IN (SELECT value FROM json_each(:runs))
+  SELECT DISTINCT n.id FROM notifications AS n JOIN notification_alerts AS told ON told.notification = n.id
+    JOIN alerts ON alerts.id = told.alert
+  WHERE n.state = 'failed' AND run IN (SELECT value FROM json_each(:runs)) ORDER BY n.id
 """
 
 

@@ -12,10 +12,17 @@ from metricwatch.store.db import Database
 # Short transactions: the stages that score and deliver wait for each of them.
 _AT_ONCE = 1000
 
+# A message may be about alerts of several runs.
+_ABOUT_NOTHING = "NOT EXISTS (SELECT 1 FROM notification_alerts WHERE notification = notifications.id)"
+
 # Children before their parents.
 _OF_A_RUN = (
-    "DELETE FROM notifications WHERE alert IN (SELECT id FROM alerts WHERE run = :run)",
-    "DELETE FROM announcements WHERE alert IN (SELECT id FROM alerts WHERE run = :run)",
+    "DELETE FROM notification_alerts WHERE alert IN (SELECT id FROM alerts WHERE run = :run)",
+    # Before the messages that they stand in for.
+    f"DELETE FROM notifications WHERE instead_of IS NOT NULL AND {_ABOUT_NOTHING}",  # noqa: S608 - constants
+    f"DELETE FROM notifications WHERE {_ABOUT_NOTHING}",  # noqa: S608 - constants
+    "DELETE FROM alert_receivers WHERE alert IN (SELECT id FROM alerts WHERE run = :run)",
+    "DELETE FROM routed_alerts WHERE alert IN (SELECT id FROM alerts WHERE run = :run)",
     "DELETE FROM alerts WHERE run = :run",
     "DELETE FROM rule_states WHERE run = :run",
     "DELETE FROM rule_marks WHERE run = :run",
@@ -63,6 +70,11 @@ class Housekeeping:
                 )
             )
 
+    def remove_silences(self, *, before: datetime) -> int:
+        """Remove the silences that were over before then; returns how many."""
+        with self._db.transaction("old-silences") as tx:
+            return tx.execute("DELETE FROM silences WHERE ends_ms < ?", (to_ms(before),)).rowcount
+
     def open_jobs(self) -> set[int]:
         """The jobs that are queued or at work."""
         return {row["id"] for row in self._db.read("SELECT id FROM jobs WHERE state IN ('queued', 'leased')")}
@@ -78,7 +90,8 @@ class Housekeeping:
                  AND NOT EXISTS (SELECT 1 FROM snapshots WHERE run = key AND settled_ms >= :before)
                  AND NOT EXISTS (SELECT 1 FROM evaluations WHERE run = key AND evaluated_ms >= :before)
                  AND NOT EXISTS (SELECT 1 FROM deliveries WHERE run = key AND state = 'pending')
-                 AND NOT EXISTS (SELECT 1 FROM alerts JOIN notifications AS n ON n.alert = alerts.id
+                 AND NOT EXISTS (SELECT 1 FROM alerts JOIN notification_alerts AS told ON told.alert = alerts.id
+                                   JOIN notifications AS n ON n.id = told.notification
                                  WHERE run = key AND n.state = 'pending')""",
             {"before": to_ms(before), "kept": json.dumps(sorted(other_than))},
         )

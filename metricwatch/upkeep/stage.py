@@ -17,6 +17,8 @@ from metricwatch.upkeep.pictures import StrayPictures
 
 log = structlog.get_logger(__name__)
 
+# How long a silence is remembered that is over.
+_SILENCES = timedelta(days=30)
 _LOOK_SECONDS = 600.0
 
 
@@ -44,6 +46,7 @@ class Upkeep:
         self._back_up()
         before = self._clock.now() - self._retention.deliveries
         removed = self._store.remove_deliveries(before=before) + self._store.remove_pictures(before=before)
+        removed += self._store.remove_silences(before=self._clock.now() - _SILENCES)
         removed += self._remove_runs()
         removed += self._stray.remove()
         if removed == 0:

@@ -105,6 +105,7 @@ def test_a_break_reaches_slack_and_mail_once_and_shows_in_mlflow(make_job, start
         job = make_job(
             metrics=["fd_efficientnet_lite0", "ssim"],
             rules=[{"name": "fd-moved", "metric": "fd_efficientnet_lite0", "moves": "10%", "across": 3}],
+            route={"group_wait": 0, "group_interval": 0},
             notify={
                 "team": {"use": "slack", "webhook_url": httpserver.url_for("/services/T/B/secret")},
                 "mail": {
@@ -250,7 +251,7 @@ def test_the_daemons_process_never_imports_the_heavy_libraries(make_job):
         "from metricwatch.config.loader import load_config\nfrom metricwatch.daemon import App\n"
         "with App(load_config(Path('metricwatch.yaml'))) as app:\n"
         "    result = app.run_once(drain=timedelta(seconds=5))\n"
-        "heavy = [name for name in ('torch', 'torchvision', 'lpips', 'transformers', 'timm') if name in sys.modules]\n"
+        "heavy = [name for name in ('torch', 'torchvision', 'lpips', 'transformers', 'timm', 'matplotlib') if name in sys.modules]\n"
         "print(result.done, result.undelivered, heavy)\n"
     )
     done = subprocess.run(

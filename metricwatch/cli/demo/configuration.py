@@ -69,6 +69,11 @@ rules:
 worker:
   threads: 1
 
+# Each alert is told at once and alone. Of a real job those that come together are better told together: leave it out.
+route:
+  group_wait: 0s
+  group_interval: 0s
+
 # Catchers on this machine, which keep what they are sent. Secrets of a real receiver come from the environment or
 # from files: webhook_url: "${{SLACK_WEBHOOK_URL}}", password_file: /run/secrets/smtp.
 notify:

@@ -28,8 +28,9 @@ _LEDGER = {
     "rule states": "SELECT rule, step, state, direction, note, change FROM rule_states ORDER BY rule, step",
     "alerts": """SELECT id, rule, metric, direction, severity, state, fired_step, resolved_step, reason, announce,
                  change, resolved_value, window, moved FROM alerts ORDER BY id""",
-    "announcements": "SELECT alert, event FROM announcements ORDER BY alert, event",
-    "notifications": "SELECT alert, event, notifier, state FROM notifications ORDER BY alert, event, notifier",
+    # In how many messages they were told it depends on how often a daemon was there to look.
+    "told": "SELECT alert, receiver, told, held, closed FROM alert_receivers ORDER BY alert, receiver",
+    "notifications": "SELECT DISTINCT receiver, state FROM notifications ORDER BY receiver, state",
     "remote runs": "SELECT sink, run FROM remote_runs",
 }
 

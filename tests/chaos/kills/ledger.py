@@ -42,9 +42,9 @@ _PROGRESS = """
     (SELECT coalesce(max(crashes), 0) FROM jobs WHERE state IN ('queued', 'leased')),
     (SELECT count(*) FROM rule_marks
      WHERE up_to_score < (SELECT max(id) FROM scores WHERE scores.run = rule_marks.run AND scores.key = rule)),
-    (SELECT count(*) FROM alerts JOIN (SELECT 'firing' AS event UNION ALL SELECT 'resolved') AS events
-     WHERE announce AND (event = 'firing' OR state = 'resolved')
-       AND (alerts.id, event) NOT IN (SELECT alert, event FROM announcements)),
+    (SELECT count(*) FROM alerts WHERE announce AND id NOT IN (SELECT alert FROM routed_alerts))
+      + (SELECT count(*) FROM alert_receivers JOIN alerts ON alerts.id = alert
+         WHERE NOT closed AND announce AND (told = '' OR alerts.state = 'resolved')),
     (SELECT count(*) FROM deliveries WHERE state = 'pending'),
     (SELECT count(*) FROM notifications WHERE state = 'pending')
 """

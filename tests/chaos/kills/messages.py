@@ -27,7 +27,8 @@ def expected(ledger: LedgerReader, receiver: str) -> list[Key]:
     """The events that a receiver must hear of, in order."""
     rows = ledger.rows(
         """SELECT n.id, a.rule, n.event, a.direction, n.created_ms FROM notifications AS n
-           JOIN alerts AS a ON a.id = n.alert WHERE n.notifier = ? ORDER BY n.id""",
+           JOIN notification_alerts AS told ON told.notification = n.id JOIN alerts AS a ON a.id = told.alert
+           WHERE n.receiver = ? ORDER BY n.id""",
         receiver,
     )
     return [

@@ -76,6 +76,8 @@ def scene(
             metrics=metrics,
             rules=[{"name": metric, "metric": metric, "moves": "10%", "across": 3} for metric in metrics],
             notify=found.settings,
+            # A message is about one alert, so that it can be told which; and nobody waits.
+            route={"group_by": ["..."], "group_wait": 0, "group_interval": 0},
             # One thread: two campaigns share two cores, and sums come out the same every time.
             worker={"threads": 1},
         )
