@@ -6,6 +6,7 @@ import errno
 import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,22 +17,28 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from metricwatch.clock import Clock, SystemClock
 from metricwatch.errors import ConfigError, LedgerError
+from metricwatch.records import Alert
 from metricwatch.store.alerts import Alerts
+from metricwatch.store.attention import Attention
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger
-from metricwatch.store.notifications import NotificationLog
 from metricwatch.store.outbox import Backlog
+from metricwatch.store.pages import Pages
 from metricwatch.store.pictures import Pictures
 
 log = structlog.get_logger(__name__)
+
+# Of each list: the counts are of all.
+_MOST_LISTED = 100
+_SEVERITIES = ("critical", "warning", "info")
 
 
 class Health:
     """What the ledger says of the daemon's work. Reads only; every call sees one moment of each table.
 
-    trouble says why the ledger cannot be written at the moment, "" when it can. sinks are the configured ones: they are
-    shown also while nothing waits for them.
+    trouble says why the ledger cannot be written at the moment, "" when it can. sinks and receivers are the configured
+    ones: they are shown also while nothing waits for them.
     """
 
     def __init__(
@@ -41,16 +48,19 @@ class Health:
         *,
         trouble: Callable[[], str] = str,
         sinks: Sequence[str] = (),
+        receivers: Sequence[str] = (),
         clock: Clock | None = None,
     ) -> None:
         self._ledger = Ledger(db)
         self._deliveries = Deliveries(db)
         self._pictures = Pictures(db)
         self._alerts = Alerts(db)
-        self._notifications = NotificationLog(db)
+        self._attention = Attention(db)
+        self._pages = Pages(db)
         self._alive = alive
         self._trouble = trouble
         self._names = sinks
+        self._receivers = receivers
         self._clock = clock or SystemClock()
 
     def healthy(self) -> bool:
@@ -60,9 +70,10 @@ class Health:
     def document(self) -> dict[str, Any]:
         """Counts by name; sinks sums up what waits for each and what it rejected, backlog lists it by run.
 
-        Ages are in seconds. A reason is what the sink last said, "" when it has not said anything.
+        alerts lists what fires and what may fire soon, notifications what waits for each receiver or has failed. Ages
+        are in seconds. A reason is what the other side last said, "" when it has not said anything.
         """
-        backlog = self._deliveries.backlog()
+        backlog, firing, notifications = self._deliveries.backlog(), self._alerts.firing(), self._notifications()
         return {
             "ledger": self._trouble() or "ok",
             "jobs": dict(self._ledger.job_counts()),
@@ -77,9 +88,56 @@ class Health:
                 }
                 for item in backlog
             ],
-            "alerts_firing": len(self._alerts.firing()),
-            "notifications_pending": self._notifications.pending(),
+            "alerts": {
+                "firing": [self._firing(alert) for alert in firing[-_MOST_LISTED:]],
+                "pending": [
+                    {"run": self._run(rule.run), "rule": rule.rule, "step": rule.step, "note": rule.note}
+                    for rule in self._attention.pending_rules(_MOST_LISTED)
+                ],
+            },
+            "alerts_firing": len(firing),
+            "alerts_firing_by_severity": {
+                severity: sum(alert.severity == severity for alert in firing) for severity in _SEVERITIES
+            },
+            "notifications": notifications,
+            "notifications_pending": sum(each["pending"] for each in notifications.values()),
+            "pages": [
+                {"sink": page.sink, "run": self._run(page.run), "page": page.name, "reason": page.reason}
+                for page in self._pages.troubles()[:_MOST_LISTED]
+            ],
         }
+
+    def _firing(self, alert: Alert) -> dict[str, Any]:
+        return {
+            "run": self._run(alert.run),
+            "rule": alert.rule,
+            "metric": alert.metric,
+            "severity": alert.severity,
+            "since_step": alert.fired_step,
+            "seconds": self._seconds(alert.fired_at) if alert.fired_at else None,
+            "what": alert.what or f"moved by {alert.change:+.1%}",
+        }
+
+    def _run(self, key: str) -> str:
+        try:
+            return self._ledger.run(key).name
+        except KeyError:
+            # Its retention has ended between two looks.
+            return key
+
+    def _notifications(self) -> dict[str, dict[str, Any]]:
+        found = {item.receiver: item for item in self._attention.receivers()}
+        shown = {}
+        for name in sorted({*self._receivers, *found}):
+            item = found.get(name)
+            shown[name] = {
+                "pending": item.pending if item else 0,
+                "oldest_pending_seconds": self._seconds(item.oldest) if item and item.oldest else 0.0,
+                "reason": item.reason if item else "",
+                "failed": item.failed if item else 0,
+                "last_failure": item.last_failure if item else "",
+            }
+        return shown
 
     def _sinks(self, backlog: Sequence[Backlog]) -> dict[str, dict[str, Any]]:
         rejections = self._deliveries.rejections_by_sink()
@@ -105,7 +163,10 @@ class Health:
         return found
 
     def _age(self, item: Backlog) -> float:
-        return max(0.0, (self._clock.now() - item.oldest).total_seconds())
+        return self._seconds(item.oldest)
+
+    def _seconds(self, since: datetime) -> float:
+        return max(0.0, (self._clock.now() - since).total_seconds())
 
     def collect(self) -> Iterable[Metric]:
         """The same counts for Prometheus."""
@@ -135,10 +196,30 @@ class Health:
                 family.add_metric([sink], values[key])
             yield family
         yield GaugeMetricFamily("metricwatch_alerts_firing", "Alerts firing now.", value=document["alerts_firing"])
+        alerts = GaugeMetricFamily(
+            "metricwatch_alerts",
+            "Alerts by state and severity; the severity of one that is pending is not known yet.",
+            labels=["state", "severity"],
+        )
+        for severity, count in document["alerts_firing_by_severity"].items():
+            alerts.add_metric(["firing", severity], count)
+        alerts.add_metric(["pending", ""], len(document["alerts"]["pending"]))
+        yield alerts
+        for metric, key, described in (
+            ("metricwatch_notifications_pending", "pending", "Messages waiting for a receiver."),
+            (
+                "metricwatch_notification_oldest_pending_seconds",
+                "oldest_pending_seconds",
+                "Age of the message that has waited longest for a receiver, 0 when none waits.",
+            ),
+            ("metricwatch_notifications_failed", "failed", "Messages given up, of those still remembered."),
+        ):
+            family = GaugeMetricFamily(metric, described, labels=["receiver"])
+            for receiver, values in document["notifications"].items():
+                family.add_metric([receiver], values[key])
+            yield family
         yield GaugeMetricFamily(
-            "metricwatch_notifications_pending",
-            "Messages waiting to be sent.",
-            value=document["notifications_pending"],
+            "metricwatch_pages_failing", "Pages that could not be written.", value=len(document["pages"])
         )
 
 

@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from metricwatch.config.schema import Config
-    from metricwatch.records import Alert, Run
+    from metricwatch.records import Run
     from metricwatch.store.db import Database
     from metricwatch.store.scores import SeriesChange
 
@@ -40,33 +40,31 @@ def command(
 def _document(config: Config, db: Database) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from metricwatch.cli import attention
     from metricwatch.records import JobState
     from metricwatch.store import lock
-    from metricwatch.store.alerts import Alerts
     from metricwatch.store.deliveries import Deliveries
     from metricwatch.store.ledger import Ledger
-    from metricwatch.store.notifications import NotificationLog
     from metricwatch.store.outbox import Outbox
     from metricwatch.store.pictures import Pictures
 
-    ledger = Ledger(db)
+    now, ledger = datetime.now(UTC), Ledger(db)
     outboxes: dict[str, Outbox] = {"deliveries": Deliveries(db)}
     if db.has(Pictures.table):
         outboxes["pictures"] = Pictures(db)
-    alerts, notifications = Alerts(db), NotificationLog(db)
     return {
         "daemon": lock.owner(config.state),
         "state": str(config.state),
         "jobs": dict(ledger.job_counts()),
         "runs": [_run(config, db, run) for run in ledger.runs()],
-        "alerts": [_alert(alert) for run in ledger.runs() for alert in alerts.recent(run.key)],
+        "alerts": attention.alerts(db, now),
         "backlog": [
             {
                 "what": what,
                 "sink": item.sink,
                 "run": item.run,
                 "pending": item.pending,
-                "oldest_pending_seconds": max(0.0, (datetime.now(UTC) - item.oldest).total_seconds()),
+                "oldest_pending_seconds": max(0.0, (now - item.oldest).total_seconds()),
                 "reason": item.reason,
             }
             for what, outbox in outboxes.items()
@@ -79,16 +77,17 @@ def _document(config: Config, db: Database) -> dict[str, Any]:
         ],
         "problems": [asdict(job) for job in ledger.jobs(JobState.FAILED, JobState.QUARANTINED)],
         "skipped": [asdict(item) for item in ledger.skipped()],
-        "notifications": notifications.rows(),
+        **attention.messages(db, now),
+        "pages": attention.pages(db),
     }
 
 
 def _run(config: Config, db: Database, run: Run) -> dict[str, Any]:
-    from metricwatch.store.alerts import Alerts
+    from metricwatch.cli import attention
     from metricwatch.store.deliveries import Deliveries
     from metricwatch.store.scores import Scores
 
-    scores, alerts = Scores(db), Alerts(db)
+    scores = Scores(db)
     remote = Deliveries(db).remote_run(config.tracking.sink, run.key)
     latest = []
     for key in scores.keys(run.key):
@@ -109,11 +108,6 @@ def _run(config: Config, db: Database, run: Run) -> dict[str, Any]:
                 "series": _series(scores.last_change(run.key, key)),
             }
         )
-    rules = {
-        rule.name: {"state": state.state, "step": state.step, "note": state.note}
-        for rule in config.rules
-        if (state := alerts.latest_state(run.key, rule.name))
-    }
     return {
         "name": run.name,
         "key": run.key,
@@ -121,7 +115,7 @@ def _run(config: Config, db: Database, run: Run) -> dict[str, Any]:
         "url": remote.url if remote else None,
         "evaluations": scores.evaluations(run.key),
         "latest": latest,
-        "rules": rules,
+        "rules": attention.rules(config, db, run),
         "skipped": [{"step": step, "path": item.path, "reason": item.reason} for step, item in scores.skipped(run.key)],
     }
 
@@ -139,26 +133,9 @@ def _series(change: SeriesChange | None) -> dict[str, Any] | None:
     }
 
 
-def _alert(alert: Alert) -> dict[str, Any]:
-    return {
-        "run": alert.run,
-        "rule": alert.rule,
-        "metric": alert.metric,
-        "state": alert.state.value,
-        "severity": alert.severity,
-        "direction": alert.direction,
-        "change": alert.change,
-        "what": alert.what,
-        "detail": alert.detail,
-        "fired_step": alert.fired_step,
-        "resolved_step": alert.resolved_step,
-        "reason": alert.reason,
-        "window": [{"step": point.step, "value": point.value, "stderr": point.stderr} for point in alert.window],
-    }
-
-
 def _show(document: dict[str, Any]) -> None:
     from metricwatch.cli import console
+    from metricwatch.cli.attention import rule_lines
 
     screen = console.results()
     screen.print(f"daemon: {document['daemon'] or 'not running'}   state: {document['state']}")
@@ -179,9 +156,8 @@ def _show(document: dict[str, Any]) -> None:
             screen.print(f"{keys}: {detail}", soft_wrap=True)
         for key, series in _new_series(run["latest"]):
             screen.print(f"{key}: new series since step {series}", soft_wrap=True)
-        for name, rule in run["rules"].items():
-            note = f" ({rule['note']})" if rule["note"] else ""
-            screen.print(f"rule {name}: {rule['state']} at step {rule['step']}{note}", soft_wrap=True)
+        for line in rule_lines(run["rules"]):
+            screen.print(line, soft_wrap=True)
         for item in run["skipped"]:
             screen.print(f"skipped at step {item['step']}: {item['path']}: {item['reason']}")
     for line in _events(document):
@@ -211,13 +187,10 @@ def _new_series(latest: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 
 def _events(document: dict[str, Any]) -> Iterator[str]:
     """What has happened and what waits, a line each."""
+    from metricwatch.cli.attention import alert_lines, message_lines
+
     names = {run["key"]: run["name"] for run in document["runs"]}
-    for alert in document["alerts"]:
-        until = "" if alert["resolved_step"] is None else f" to {alert['resolved_step']}"
-        yield (
-            f"alert {alert['rule']} of {names[alert['run']]}: {alert['state']} ({alert['severity']}), "
-            f"{alert['metric']} {_what(alert)}, step {alert['fired_step']}{until}"
-        )
+    yield from alert_lines(document)
     for item in document["backlog"]:
         reason = item["reason"] or "on their way"
         age = timedelta(seconds=round(item["oldest_pending_seconds"]))
@@ -231,16 +204,7 @@ def _events(document: dict[str, Any]) -> Iterator[str]:
         if item["count"] > 1:
             steps = f"{item['count']} snapshots, steps {item['first_step']} to {item['last_step']}"
         yield f"skipped of {names[item['run']]}: {steps}; the newest: {item['reason']}"
-    for item in document["notifications"]:
-        if item["state"] != "sent":
-            reason = item["reason"] or "not tried yet"
-            yield f"notification {item['state']}: {item['event']} of {item['rule']} to {item['notifier']}: {reason}"
-
-
-def _what(alert: dict[str, Any]) -> str:
-    if not alert["what"]:
-        return f"{alert['change']:+.1%}"
-    return f"{alert['what']} ({alert['detail']})" if alert["detail"] else str(alert["what"])
+    yield from message_lines(document)
 
 
 def _score_row(score: dict[str, Any]) -> list[str]:

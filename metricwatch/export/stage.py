@@ -1,8 +1,8 @@
-"""The export stage: drain the outbox into the sinks, points before pictures."""
+"""The export stage: drain the outbox into the sinks, points before pictures, pages last."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 import structlog
@@ -10,7 +10,11 @@ import structlog
 from metricwatch import faults
 from metricwatch.api import Sink
 from metricwatch.clock import LONGEST_WAIT, Clock, backoff
+from metricwatch.config.rules import Rule
+from metricwatch.drawing.process import draw
 from metricwatch.errors import LedgerError, PermanentError, RunGoneError, TemporaryError
+from metricwatch.export.endings import EndingWatch
+from metricwatch.export.pages import Draw, PageExporter
 from metricwatch.export.pictures import PictureExporter
 from metricwatch.export.remote import RemoteRuns
 from metricwatch.records import Delivery, Point
@@ -29,9 +33,22 @@ _TURN_SECONDS = 10.0
 
 
 class Exporter:
-    """The only writer of delivery states. A sink that is away costs a growing wait, never a point."""
+    """The only writer of delivery states. A sink that is away costs a growing wait, never a point.
 
-    def __init__(self, db: Database, sinks: Mapping[str, Sink], clock: Clock) -> None:
+    rules and runs, by key, are the configured ones: pages are written, and ends asked for, for these runs alone (None:
+    for all), and the pages have the rules' words.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        sinks: Mapping[str, Sink],
+        clock: Clock,
+        *,
+        rules: Sequence[Rule] = (),
+        runs: Collection[str] | None = None,
+        draw: Draw = draw,
+    ) -> None:
         self._db = db
         self._retries = Retries(db)
         self._sinks = sinks
@@ -39,12 +56,14 @@ class Exporter:
         self._deliveries = Deliveries(db)
         self._runs = RemoteRuns(db)
         self._pictures = PictureExporter(db, self._runs, clock)
+        self._pages = PageExporter(db, self._runs, clock, rules=rules, runs=runs, draw=draw)
+        self._endings = EndingWatch(db, runs, clock)
         # The run that each sink served last, and how many deliveries at once went well, by sink and run.
         self._served: dict[str, str] = {}
         self._sizes: dict[tuple[str, str], int] = {}
 
     def tick(self) -> int:
-        """Give one run of each sink its turn; returns how many deliveries, or pictures, were settled.
+        """Give one run of each sink its turn; returns how many deliveries, pictures or pages were settled.
 
         Raises LedgerError when the outcome cannot be noted: the batch stays pending and goes again, which is harmless.
         """
@@ -59,11 +78,20 @@ class Exporter:
                 self._retries.done("delivery", delivery)
         return len(deliveries)
 
+    def pages_pending(self) -> int:
+        """How many pages beside runs do not show what they should, and could be written now."""
+        return sum(self._pages.pending(name, sink) for name, sink in self._sinks.items())
+
     def _serve(self, name: str) -> int:
-        """Points first. Where they have just failed, or there were some, pictures wait for the next turn."""
+        """Points first. Where they have just failed, or there were some, pictures wait for the next turn.
+
+        Pages wait for both, and a run is asked whether it is over when there is nothing else to do.
+        """
         sink = self._sinks[name]
         settled = self._drain(name, sink)
-        return self._pictures.drain(name, sink) if settled is None else settled
+        if settled is not None:
+            return settled
+        return self._pictures.drain(name, sink) or self._pages.drain(name, sink) or self._endings.ask(name, sink)
 
     def _drain(self, name: str, sink: Sink) -> int | None:
         """Send what is due of one run; returns how many deliveries were settled, None when none was due."""

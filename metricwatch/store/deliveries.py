@@ -121,6 +121,7 @@ class Deliveries(Outbox):
         with self._db.transaction("remote-run") as tx:
             tx.execute(
                 """INSERT INTO remote_runs (sink, run, id, url) VALUES (?, ?, ?, ?)
-                   ON CONFLICT (sink, run) DO UPDATE SET id = excluded.id, url = excluded.url""",
+                   ON CONFLICT (sink, run) DO UPDATE SET id = excluded.id, url = excluded.url,
+                     ended_ms = CASE WHEN id = excluded.id THEN ended_ms END""",
                 (sink, run, remote.id, remote.url),
             )

@@ -23,6 +23,11 @@ A sink that takes pictures has two more to override:
         @pytest.fixture
         def delete_run(self, server): return lambda run_id: server.delete(run_id)
 
+One that takes pages overrides delete_run and
+
+        @pytest.fixture
+        def stored_page(self, server): return lambda run_id, name: server.read_file(run_id, name)
+
 The server should be a real one on the loopback interface, kept from test to test: every test uses runs of its
 own. Needs pytest; for telling failures put pytest.register_assert_rewrite("metricwatch.testing") into conftest.py.
 """
@@ -48,13 +53,15 @@ from metricwatch.testing import samples
 Stored = Callable[[str], Sequence[Point]]
 StoredTags = Callable[[str], Mapping[str, str]]
 StoredPictures = Callable[[str], Sequence[tuple[str, int, bytes]]]
+StoredPage = Callable[[str, str], bytes]
 
 
 class SinkContract:
     """Set `sink` and override the fixtures options, unreachable_options, stored and stored_tags.
 
     stored and stored_tags read back what the other side holds of one run, by any way but the sink itself. So does
-    stored_pictures, for a sink that takes pictures: each picture's key, step and PNG file. delete_run deletes a run.
+    stored_pictures, for a sink that takes pictures: each picture's key, step and PNG file; and stored_page, for one
+    that takes pages: a page's content. delete_run deletes a run.
     `secrets` are the texts in unreachable_options that may appear nowhere.
     """
 
@@ -82,6 +89,10 @@ class SinkContract:
         raise NotImplementedError("override the fixture stored_pictures")
 
     @pytest.fixture
+    def stored_page(self) -> StoredPage:
+        raise NotImplementedError("override the fixture stored_page")
+
+    @pytest.fixture
     def delete_run(self) -> Callable[[str], None]:
         raise NotImplementedError("override the fixture delete_run")
 
@@ -89,6 +100,11 @@ class SinkContract:
     def takes_pictures(self) -> None:
         if not self.sink.takes_pictures:
             pytest.skip("this sink takes no pictures")
+
+    @pytest.fixture
+    def takes_pages(self) -> None:
+        if not self.sink.takes_pages:
+            pytest.skip("this sink takes no pages")
 
     @pytest.fixture
     def opened(self, options: Any) -> Iterator[Sink]:
@@ -296,6 +312,41 @@ class SinkContract:
         shown = f"{raised.value!r} {raised.value}"
         assert not [secret for secret in self.secrets if secret in shown]
         made.close()
+
+    # --- write_page ----------------------------------------------------------------------------------------
+
+    @pytest.mark.usefixtures("takes_pages")
+    def test_a_page_takes_the_place_of_the_one_before(
+        self, opened: Sink, by_name: Run, remote: RemoteRun, stored_page: StoredPage
+    ) -> None:
+        other = opened.find_run(dataclasses.replace(by_name, key=f"{by_name.key}-other", name=f"{by_name.name}-other"))
+        pages = [b"<p>first, and a little longer</p>", "<p>é 画像</p>".encode()]
+        opened.write_page(other.id, "alerts.html", b"another run's")
+        for content in (pages[0], pages[0], pages[1]):
+            opened.write_page(remote.id, "alerts.html", content)
+            assert stored_page(remote.id, "alerts.html") == content
+        assert stored_page(other.id, "alerts.html") == b"another run's"
+
+    @pytest.mark.usefixtures("takes_pages")
+    def test_a_page_for_a_run_that_is_deleted_or_unknown_is_told_apart(
+        self, opened: Sink, remote: RemoteRun, delete_run: Callable[[str], None]
+    ) -> None:
+        delete_run(remote.id)
+        for run_id in (remote.id, uuid.uuid4().hex):
+            with pytest.raises(RunGoneError):
+                opened.write_page(run_id, "alerts.html", b"page")
+
+    @pytest.mark.usefixtures("takes_pages")
+    def test_nobody_there_is_a_temporary_error_for_pages_too(self, unreachable_options: Any) -> None:
+        made = self.sink(unreachable_options)
+        with pytest.raises(TemporaryError) as raised:
+            made.write_page(uuid.uuid4().hex, "alerts.html", b"page")
+        shown = f"{raised.value!r} {raised.value}"
+        assert not [secret for secret in self.secrets if secret in shown]
+        made.close()
+
+    def test_a_run_that_has_just_been_made_is_not_over(self, opened: Sink, remote: RemoteRun) -> None:
+        assert opened.ended(remote.id) is False
 
     # --- nobody there --------------------------------------------------------------------------------------
 

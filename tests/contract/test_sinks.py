@@ -12,7 +12,7 @@ import pytest
 from metricwatch import catalog
 from metricwatch.api import ConfigError, Point
 from metricwatch.testing.sink import SinkContract
-from tests.support.mlflow_pictures import read_pictures
+from tests.support.mlflow_pictures import read_artifact, read_pictures
 
 # By name, as the daemon does: a built-in may move into a package of its own.
 MlflowSink = catalog.load_sink("mlflow")
@@ -54,6 +54,10 @@ class TestMlflowSinkOnADatabase(SinkContract):
     @pytest.fixture
     def stored_pictures(self, database: str, tmp_path: Path) -> Callable[[str], Sequence[tuple[str, int, bytes]]]:
         return lambda run_id: read_pictures(database, run_id, tmp_path)
+
+    @pytest.fixture
+    def stored_page(self, database: str, tmp_path: Path) -> Callable[[str, str], bytes]:
+        return lambda run_id, name: read_artifact(database, run_id, name, tmp_path)
 
     @pytest.fixture
     def delete_run(self, database: str) -> Callable[[str], None]:

@@ -28,7 +28,7 @@ from metricwatch.config import Tracking
 from metricwatch.testing import samples
 from metricwatch.testing.sink import SinkContract
 from tests.support.fault_proxy import Mode, Seen, fault_proxy
-from tests.support.mlflow_pictures import read_pictures
+from tests.support.mlflow_pictures import read_artifact, read_pictures
 from tests.support.mlflow_server import MlflowServer
 from tests.support.rude_server import rude_server
 
@@ -62,6 +62,10 @@ class TestMlflowSinkOverHttp(SinkContract):
         self, tracking_server: MlflowServer, tmp_path: Path
     ) -> Callable[[str], Sequence[tuple[str, int, bytes]]]:
         return lambda run_id: read_pictures(tracking_server.uri, run_id, tmp_path)
+
+    @pytest.fixture
+    def stored_page(self, tracking_server: MlflowServer, tmp_path: Path) -> Callable[[str, str], bytes]:
+        return lambda run_id, name: read_artifact(tracking_server.uri, run_id, name, tmp_path)
 
     @pytest.fixture
     def delete_run(self, tracking_server: MlflowServer) -> Callable[[str], None]:

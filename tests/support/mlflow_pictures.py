@@ -1,4 +1,4 @@
-"""Pictures of a run as MLflow's page finds them: by the names of its artifacts."""
+"""Pictures and other files of a run as MLflow's page finds them: by the names of its artifacts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ def names(uri: str, run_id: str) -> list[str]:
     from mlflow import MlflowClient
 
     return sorted(file.path for file in MlflowClient(uri).list_artifacts(run_id, "images"))
+
+
+def read_artifact(uri: str, run_id: str, path: str, folder: Path) -> bytes:
+    """A file of the run's. Downloads into folder."""
+    from mlflow import MlflowClient
+
+    return Path(MlflowClient(uri).download_artifacts(run_id, path, str(folder))).read_bytes()
 
 
 def read_pictures(uri: str, run_id: str, folder: Path) -> list[tuple[str, int, bytes]]:

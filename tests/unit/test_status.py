@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,11 +14,17 @@ from metricwatch.cli import status
 from metricwatch.config import StateRule
 from metricwatch.records import Evaluation, JobState, Run, Score, ScoreState
 from metricwatch.rules.stage import Rules
+from metricwatch.store.alerts import Alerts, RuleState
 from metricwatch.store.db import FILE_NAME, Database
 from metricwatch.store.ledger import Ledger, Recorded
+from metricwatch.store.notifications import NotificationLog
+from metricwatch.store.pages import Pages
 from metricwatch.store.schema import migrations
 from metricwatch.store.scores import Scores
+from metricwatch.store.silences import Silences
+from metricwatch.store.told import AlertReceivers, Told
 from metricwatch.testing.clock import FakeClock
+from metricwatch.testing.samples import alert
 
 CONFIG = """
 tracking: {uri: "http://mlflow:5000"}
@@ -106,6 +114,16 @@ def latest(scene, capsys):
     return latest
 
 
+@pytest.fixture
+def document(scene, capsys):
+    def document() -> dict:
+        capsys.readouterr()
+        status.command(config=scene.file, as_json=True)
+        return json.loads(capsys.readouterr().out)
+
+    return document
+
+
 def test_of_the_first_series_nothing_is_said(scene, shown, latest):
     scene.score(100, ("fid", 30.0, A))
     scene.score(200, ("fid", 31.0, A))
@@ -163,10 +181,13 @@ def test_a_score_without_a_value_and_its_alert_are_shown_in_words(scene, shown):
     text = shown()
     assert "collapsed" in text
     assert "fid: all 8 images have the same features" in text
-    assert "rule broken: firing at step 200 (collapsed: all 8 images have the same features)" in text
-    assert (
-        "alert broken of night: firing (critical), fid has no value: collapsed (all 8 images have the same features), step 200"
-    ) in text
+    assert "rule broken: firing at step 200: collapsed: all 8 images have the same features" in text
+    # What does not fit on one line is explained below it.
+    assert re.search(
+        r"alert broken of night: firing \(critical\) since step 200, for \d+ days:\n"
+        r"  fid has no value: collapsed; all 8 images have the same features\n",
+        text,
+    )
 
 
 def test_what_was_skipped_is_counted_with_its_steps_and_the_reason(scene, shown, capsys):
@@ -201,24 +222,157 @@ def test_what_was_skipped_is_counted_with_its_steps_and_the_reason(scene, shown,
     assert document["problems"] == []
 
 
-def test_the_ledger_of_an_older_daemon_can_still_be_looked_at(scene, tmp_path, capsys):
+def test_what_needs_attention_comes_first_and_says_since_when(scene, shown, document):
+    now = datetime.now(UTC)
+    alerts = Alerts(scene.db)
+    scene.score(100, ("fid", 30.0, A))
+    scene.file.write_text(
+        CONFIG.replace(
+            "rules: [",
+            "rules: [{name: calm, metric: fid, above: 90}, {name: soon, metric: fid, above: 20, for: 3},"
+            " {name: elsewhere, metric: fid, above: 10, runs: {night: off}}, ",
+        )
+    )
+    for rule, state, note in (
+        ("calm", "inactive", ""),
+        ("soon", "pending", "1 of 3 in a row"),
+        ("broken", "firing", ""),
+    ):
+        alerts.set_states(RUN.key, rule, [RuleState(step=100, state=state, direction="worse", change=None, note=note)])
+    old = alert(alert_id=0, rule="over")
+    for each, age in ((old, 7200), (alert(alert_id=0, rule="broken"), 3700)):
+        number = alerts.add(replace(each, run=RUN.key), announce=True, now=now - timedelta(seconds=age))
+        if each is old:
+            alerts.resolve(number, step=7000, value=20.0, reason="back within 10%", now=now)
+    text = shown()
+    lines = text.splitlines()
+    rules = [line for line in lines if line.startswith("rule ")]
+    assert rules == [
+        "rule broken: firing at step 100",
+        "rule soon: pending at step 100: 1 of 3 in a row",
+        "rule calm: inactive at step 100",
+    ]
+    firing, resolved = (line for line in lines if line.startswith("alert "))
+    assert re.fullmatch(
+        r"alert broken of night: firing \(critical\) since step 5000, for 1:0[12]:\d\d: fid \+17\.0%", firing
+    )
+    assert resolved == "alert over of night: resolved (critical) step 5000 to 7000: fid +17.0%; back within 10%"
+    first, second = document()["alerts"]
+    assert (first["rule"], first["labels"], first["kind"], first["resolved_at"]) == ("broken", {}, "moves", None)
+    assert 3700 <= first["age_seconds"] < 3760
+    assert second["resolved_at"] is not None
+    assert document()["runs"][0]["rules"]["soon"] == {
+        "state": "pending",
+        "step": 100,
+        "direction": "worse",
+        "note": "1 of 3 in a row",
+    }
+
+
+def test_silences_and_what_is_held_are_shown_with_who_and_why(scene, shown, document):
+    now = datetime.now(UTC)
+    scene.score(100, ("fid", None, A))
+    (firing,) = Alerts(scene.db).firing()
+    silences = Silences(scene.db)
+    for start, end in ((-60, 3600), (-60, -10), (60, 90)):
+        silences.add(
+            ["severity=critical", 'run=~"ni.*"'],
+            author="ana",
+            comment="the disk is being moved",
+            starts=now + timedelta(seconds=start),
+            ends=now + timedelta(seconds=end),
+            now=now,
+        )
+    AlertReceivers(scene.db).write([Told(alert=firing.id, receiver="team", held="silence 1 of ana")])
+    text = shown()
+    assert re.search(
+        r'silence 1: severity=critical run=~"ni\.\*", until .* UTC \(for [01]:[05][09]:\d\d\), by ana:\n  the disk is being moved',
+        text,
+    )
+    assert "silence 2" not in text
+    assert "silence 3" not in text
+    assert "not told: broken of night to team: silence 1 of ana\n" in text
+    found = document()
+    assert [(each["id"], each["author"], each["matchers"]) for each in found["silences"]] == [
+        (1, "ana", ["severity=critical", 'run=~"ni.*"'])
+    ]
+    assert found["held"] == [{"run": "night", "rule": "broken", "receiver": "team", "reason": "silence 1 of ana"}]
+
+
+def test_receivers_that_have_messages_waiting_or_failed_are_shown_with_the_reason(scene, shown, document):
+    now = datetime.now(UTC)
+    scene.score(100, ("fid", None, A))
+    (firing,) = Alerts(scene.db).firing()
+    log = NotificationLog(scene.db)
+    first, second, third, done = (
+        log.add(name, "firing", [(firing.id, "firing")], group={"run": "night"}, now=now - timedelta(minutes=5))
+        for name in ("team", "team", "mail", "mail")
+    )
+    log.postpone(first, "HTTP 503", now)
+    log.fail(third, "550 no such user")
+    log.sent(done, "the template of its title failed", now)
+    text = shown()
+    assert re.search(r"receiver team: 2 messages wait, the oldest for 0:05:\d\d: HTTP 503\n", text)
+    assert "receiver mail: 1 message failed, the last: 550 no such user\n" in text
+    assert "notification pending: firing of broken of night to team: HTTP 503\n" in text
+    assert "notification pending: firing of broken of night to team: not tried yet\n" in text
+    assert "notification failed: firing of broken of night to mail: 550 no such user\n" in text
+    assert "notification sent: firing of broken of night to mail (the template of its title failed)\n" in text
+    mail, team = document()["receivers"]
+    assert (mail["receiver"], mail["pending"], mail["failed"], mail["last_failure"]) == (
+        "mail",
+        0,
+        1,
+        "550 no such user",
+    )
+    assert (team["pending"], team["failed"], team["reason"]) == (2, 0, "HTTP 503")
+    assert second > first
+
+
+def test_a_page_that_could_not_be_written_is_shown(scene, shown, document):
+    Pages(scene.db).postpone("mlflow", RUN.key, "mlflow: connection refused", datetime.now(UTC))
+    assert "page alerts.html of night at mlflow is not up to date: mlflow: connection refused\n" in shown()
+    assert document()["pages"][0]["tried_again"] is True
+
+
+def test_lines_are_readable_in_a_hundred_columns(scene, shown):
+    scene.score(100, ("fid", None, A))
+    scene.score(200, ("fid", None, A))
+    # The folder's own name cannot be cut.
+    assert not [line for line in shown().splitlines() if len(line) > 100 and str(scene.state) not in line]
+
+
+def test_the_ledger_of_an_older_daemon_can_still_be_looked_at(scene, capsys):
     """The package may be upgraded while the daemon goes on running."""
     scene.db.close()
-    (scene.state / FILE_NAME).unlink()
-    version, script = migrations()[0]
-    connection = sqlite3.connect(scene.state / FILE_NAME)
-    connection.executescript(f"{script}\nPRAGMA user_version = {version};")
-    connection.execute("INSERT INTO runs VALUES (?, 'night', NULL, NULL, NULL, 0)", (RUN.key,))
-    connection.execute(
-        """INSERT INTO alerts (run, rule, metric, direction, severity, state, fired_step, change, threshold, window,
-             moved, reason, announce, fired_ms)
-           VALUES (?, 'fid-moved', 'fid', 'worse', 'critical', 'firing', 500, 0.2, 0.1, '[]', '[]', '', 1, 0)""",
-        (RUN.key,),
-    )
-    connection.commit()
-    connection.close()
-    status.command(config=scene.file, as_json=False)
-    assert "alert fid-moved of night: firing (critical), fid +20.0%, step 500" in capsys.readouterr().out
+    older = [version for version, _ in migrations()]
+    for newest in older:
+        for file in scene.state.glob(f"{FILE_NAME}*"):
+            file.unlink()
+        connection = sqlite3.connect(scene.state / FILE_NAME)
+        for version, script in migrations():
+            if version <= newest:
+                connection.executescript(f"{script}\nPRAGMA user_version = {version};")
+            if version == 1:
+                connection.execute("INSERT INTO runs VALUES (?, 'night', NULL, NULL, NULL, 0)", (RUN.key,))
+                connection.execute(
+                    """INSERT INTO alerts (run, rule, metric, direction, severity, state, fired_step, change, threshold,
+                         window, moved, reason, announce, fired_ms)
+                       VALUES (?, 'fid-moved', 'fid', 'worse', 'critical', 'firing', 500, 0.2, 0.1, '[]', '[]', '', 1, 0)""",
+                    (RUN.key,),
+                )
+                connection.execute(
+                    "INSERT INTO notifications (alert, event, notifier, state, created_ms) VALUES (1, 'firing', 'team', 'pending', 1)"
+                )
+                connection.commit()
+        connection.close()
+        status.command(config=scene.file, as_json=False)
+        text = capsys.readouterr().out
+        assert re.search(
+            r"alert fid-moved of night: firing \(critical\) since step 500, for \d+ days: fid \+20\.0%", text
+        )
+        assert "receiver team: 1 message waits" in text, newest
+        assert "notification pending: firing of fid-moved of night to team: not tried yet" in text, newest
     scene.db = Database.open(scene.state)
     status.command(config=scene.file, as_json=False)
-    assert "fid +20.0%, step 500" in capsys.readouterr().out
+    assert "days: fid +20.0%\n" in capsys.readouterr().out

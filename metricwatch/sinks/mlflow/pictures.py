@@ -14,13 +14,12 @@ import json
 import math
 import os
 import re
-import tempfile
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
-from metricwatch.api import PermanentError, Picture, RunGoneError, TemporaryError
+from metricwatch.api import PermanentError, Picture
 
+from .artifacts import Artifacts
 from .server import Server
 
 # What log_image() takes in a key, and how much of it a file's name of 255 bytes has room for.
@@ -49,57 +48,25 @@ class Naming:
 class Pictures:
     """Writes pictures into runs, each as often as one likes."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, artifacts: Artifacts) -> None:
         self._server = server
+        self._artifacts = artifacts
         self._naming: Naming | None = None
-        # Runs whose pictures the server was seen to have.
-        self._seen: set[str] = set()
 
     def write(self, run_id: str, picture: Picture, png: bytes) -> None:
         """Write the picture or raise, as MlflowSink.write_picture() says."""
         described = f"picture {picture.key!r} at step {picture.step}"
         small = _small(png, described)
         with self._server.speaking(f"writing {described} to run {run_id}"):
-            # The store of files does not ask whether the run is still there.
-            run = self._server.client().get_run(run_id)
-            if run.info.lifecycle_stage != "active":
-                raise RunGoneError(f"mlflow: run {run_id} at {self._server.where} is deleted: {described} waits")
+            run = self._artifacts.active_run(run_id, described)
             naming = self._naming = self._naming or _installed_naming(self._server)
         name = naming.name(plain_key(picture.key), picture, _unique(run_id, picture))
         files = {f"{name}.png": png, f"{name}{naming.separator}compressed.webp": small}
-        with self._server.storing(f"storing {described} of run {run_id}", run.info.artifact_uri):
-            self._store(run_id, files)
+        self._artifacts.store(run, files, _FOLDER, described)
         with self._server.speaking(f"writing {described} to run {run_id}"):
-            self._check_seen(run, f"{_FOLDER}/{name}.png")
+            self._artifacts.check_seen(run, f"{name}.png", _FOLDER)
             if _TAG not in run.data.tags:
                 self._server.client().set_tag(run_id, _TAG, "True")
-
-    def _store(self, run_id: str, files: dict[str, bytes]) -> None:
-        with tempfile.TemporaryDirectory(prefix="metricwatch-") as folder:
-            for name, content in files.items():
-                path = os.path.join(folder, name)
-                with open(path, "wb") as file:
-                    file.write(content)
-                self._server.client().log_artifact(run_id, path, _FOLDER)
-
-    def _check_seen(self, run: Any, path: str) -> None:
-        """Raise TemporaryError where pictures land in a folder of this machine which the server's own is not.
-
-        That is what becomes of a server whose artifact root is a plain folder and whose clients are elsewhere.
-        """
-        run_id, store = run.info.run_id, run.info.artifact_uri
-        # A drive or a folder: what has a scheme is the same place from everywhere.
-        if run_id in self._seen or not self._server.is_web or not re.match(r"file:|/|\.", store):
-            return
-        answer = self._server.get("/api/2.0/mlflow/artifacts/list", {"run_id": run_id, "path": _FOLDER})
-        if answer.ok and path not in {file["path"] for file in answer.json().get("files", [])}:
-            raise TemporaryError(
-                f"mlflow: {self._server.where} does not see what is written to its artifact store {store}: that is a"
-                " folder of the server's own machine. Let it pass artifacts on (`mlflow server --serve-artifacts"
-                " --artifacts-destination FOLDER` without --default-artifact-root) and use a new experiment, or mount"
-                " the folder here"
-            )
-        self._seen.add(run_id)
 
 
 def plain_key(key: str) -> str:

@@ -1,9 +1,9 @@
-"""The sink: curves, tags and pictures into a run of a tracking server or of a tracking database.
+"""The sink: curves, tags, pictures and pages into a run of a tracking server or of a tracking database.
 
 It speaks through MlflowClient alone: start_run() in a sidecar would end the training run on exit. What makes a
 repeated write harmless is MLflow's own primary key on metrics (key, timestamp, step, run, value, is_nan), so
-points travel verbatim. A directory of files (./mlruns) has no such key and is refused. A picture is harmless to repeat
-because its files have the same names each time.
+points travel verbatim. A directory of files (./mlruns) has no such key and is refused. A picture or a page is harmless
+to repeat because its files have the same names each time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any, ClassVar
 from metricwatch.api import ConfigError, PermanentError, Picture, Point, RemoteRun, Run, Sink
 
 from .address import Address
+from .artifacts import Artifacts
 from .batches import batches
+from .history import History
 from .pictures import Pictures
 from .runs import Runs
 from .server import TOO_LARGE, Server, status_of
@@ -41,6 +43,7 @@ class MlflowSink(Sink):
 
     Options = MlflowOptions
     takes_pictures: ClassVar[bool] = True
+    takes_pages: ClassVar[bool] = True
 
     def __init__(self, options: MlflowOptions) -> None:
         address = Address(options.uri)
@@ -49,7 +52,9 @@ class MlflowSink(Sink):
         self._where = address.where
         self._server = Server(address, options.timeout)
         self._runs = Runs(self._server, options.experiment)
-        self._pictures = Pictures(self._server)
+        self._artifacts = Artifacts(self._server)
+        self._pictures = Pictures(self._server, self._artifacts)
+        self._history = History(self._server)
 
     def find_run(self, run: Run) -> RemoteRun:
         """Find the run by id, by the id in id_file, or by name; only a name may create one.
@@ -82,6 +87,28 @@ class MlflowSink(Sink):
         where server or artifact store cannot take it now. Characters that MLflow does not take in a key become "_".
         """
         self._pictures.write(run_id, picture, png)
+
+    def write_page(self, run_id: str, name: str, content: bytes) -> None:
+        """Write the file into the run's uppermost folder of artifacts, where MLflow's page shows it.
+
+        Raises RunGoneError for a run that is deleted or not there, TemporaryError where server or artifact store cannot
+        take it now, PermanentError for a name with a folder in it.
+        """
+        self._artifacts.write(run_id, name, content)
+
+    def ended(self, run_id: str) -> bool:
+        """True when the run's status is FINISHED; one that FAILED or was KILLED did not end well."""
+        with self._server.speaking(f"asking whether run {run_id} is over"):
+            return bool(self._server.client().get_run(run_id).info.status == "FINISHED")
+
+    def run_name(self, run_id: str) -> str:
+        return self._history.name(run_id)
+
+    def keys(self, run_id: str) -> Sequence[str]:
+        return self._history.keys(run_id)
+
+    def read(self, run_id: str, key: str) -> Sequence[Point]:
+        return self._history.read(run_id, key)
 
     def ping(self) -> str:
         with self._server.speaking("asking for a sign of life"):
