@@ -125,31 +125,44 @@ metrics: [{", ".join(choices.metrics)}]
 #    weights: /models/pt_inception-2015-12-05-6726825d.pth
 #    protocol: pytorch-fid
 
-# When to raise the alarm: over `across` evaluations in a row, the metric moved by more than `moves`.
-# mode: range (highest - lowest, the default), net (last - first) or each (every single step).
-# direction: any (default), worse or better. beyond_noise: 2 also wants more than two standard errors.
-# receivers: names from `notify` below. Default: all of them.
+# When to raise the alarm. One key tells the kind of a rule: moves (over `across` evaluations), above, below, z_score
+# (robust, over a window), stale (nothing evaluated for a time), nonfinite, state (no value). What they would have said
+# over an old run, before you switch them on: metricwatch replay --run-id ID
 rules:
   - name: {first.replace("_", "-")}-moved
     metric: {first}
     moves: 10%
     across: 5
-    #mode: range
-    #direction: any
-    #beyond_noise: 2
-    #receivers: [team]
-  # When a metric has no value, for one evaluation or more (for). state: any, or some of collapsed, failed, non_finite,
-  # no_input, no_pairs, no_reference, too_few_images.
+    #mode: range                  # highest - lowest; net: last - first; each: every single step
+    #direction: any               # any, worse or better
+    #beyond_noise: 4              # and by more than four standard errors
+    #for: 1                       # so many evaluations in a row must agree
+    #warmup: 0                    # the first evaluations of a run that are not looked at
+    #keep_firing: 0               # how many calm evaluations it goes on firing
+    #severity: warning            # instead of critical (worse) and info (better)
+    #labels: {{team: vision}}       # for routes and silences
+    #receivers: [team]            # instead of those that the routes say
+    #message:                     # templates in place of our words
+    #  title: "{{{{ title }}}} — vision"
+    #  text: "{{{{ text }}}} Ask the vision team."
+    #runs: {{"*": {{moves: 20%}}}}  # other settings for runs whose name matches a pattern; off: not for those
+  #- name: dead
+  #  stale: 2h                    # nothing was evaluated for so long
   #- name: {first.replace("_", "-")}-has-no-value
   #  metric: {first}
-  #  state: any
-  #  for: 1
+  #  state: any                   # or some of collapsed, failed, non_finite, no_input, no_pairs, no_reference,
+  #                               # too_few_images
+  #  for: 2
+  #- name: {first.replace("_", "-")}-bad
+  #  metric: {first}
+  #  above: 60
 
 # Whom to tell. Secrets come from the environment or from files, never from here.
 # Try a receiver with `metricwatch notify test team`.
 #notify:
 #  team:
 #    use: slack
+#    # Or as a bot, which sends the curve as a picture, too: bot_token_file and channel.
 #    webhook_url: "${{SLACK_WEBHOOK_URL}}"
 #  mail:
 #    use: email
@@ -160,6 +173,32 @@ rules:
 #    password_file: /run/secrets/smtp
 #    from: metricwatch@example.org
 #    to: [ml-team@example.org]
+#  pager:
+#    use: pagerduty
+#    routing_key_file: /run/secrets/pagerduty
+#  hook:
+#    use: webhook                  # posts what Alertmanager posts
+#    url: "${{HOOK_URL}}"
+
+# Who hears of what, and when. Without it everybody hears of everything. Labels: alertname, run, metric, severity,
+# direction, kind and those of the rules; matchers as Alertmanager has them: = != =~ !~
+#route:
+#  group_by: [run]                 # alerts of one run come in one message
+#  group_wait: 5s
+#  group_interval: 1m
+#  repeat_interval: 4h             # what still fires is told again
+#  fallback: mail                  # who gets what another receiver refuses
+#  routes:
+#    - {{match: ['severity="critical"'], receivers: [pager, team]}}
+#    - {{match: ['run=~"debug-.*"'], receivers: []}}
+
+# Held, and told as one message afterwards. Matching alerts are not held: except.
+#quiet_hours:
+#  - {{from: "22:00", to: "07:00", timezone: Europe/Berlin, except: ['severity="critical"']}}
+
+# While an alert that matches source fires, those that match target, with equal labels, are not told. The default:
+#inhibit:
+#  - {{source: ['kind="stale"'], target: ['kind!="stale"'], equal: [run]}}
 
 # The process that computes. It leaves after idle_exit without work, to give the GPU's memory back.
 #worker:
