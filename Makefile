@@ -10,7 +10,7 @@ JOBS ?= 2
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help setup demo test chaos writers storms outage soak fuzz check format clean
+.PHONY: help setup demo test chaos writers storms outage soak fuzz bench-alerts check format clean
 
 help:
 	@echo "make demo    watch metricwatch do its whole job once, offline"
@@ -18,6 +18,7 @@ help:
 	@echo "make check   lint, types and import contracts; make format mends what can be mended"
 	@echo "make chaos   kill daemon and worker 1,000 times and compare with a run without faults (20 to 60 minutes)"
 	@echo "make writers, storms, outage, soak, fuzz   what else goes wrong in weeks, at its full size"
+	@echo "make bench-alerts   false alerts, and how soon the true ones come, of many rules on synthetic curves"
 	@echo "make setup   only set up .venv; make clean removes it"
 
 setup: $(STAMP)
@@ -55,6 +56,10 @@ soak: setup
 
 fuzz: setup
 	$(BIN)/python -m tests.chaos.fuzz_readers --seconds 600 --seed $(SEED)
+
+# What alert rules find and how often they cry wolf, on curves of which the truth is known (four minutes of one core).
+bench-alerts: setup
+	$(BIN)/python -m tests.bench.alerts --seed $(SEED) --jobs $(JOBS) --details
 
 check: setup
 	$(BIN)/ruff check .
