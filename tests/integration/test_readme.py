@@ -14,6 +14,7 @@ import pytest
 
 from metricwatch.cli.example import Choices, render
 from metricwatch.config.loader import load_config
+from metricwatch.config.routing import STALE_SILENCES_METRICS
 from tests.support.job import QUIET
 
 README = Path(__file__).parents[2] / "README.md"
@@ -96,6 +97,74 @@ def test_the_readmes_configuration_is_valid(tmp_path):
     )
     done = call(tmp_path, "-c", script, str(file))
     assert done.stdout.strip() == "fid-moved", done.stderr
+
+
+JOB = """
+tracking: {uri: "sqlite:///mlflow.db"}
+watch: [{run: {name: night-run}, samples: samples/*, reference: data, pairs: {content: data}}]
+metrics: [fid, ssim]
+"""
+
+
+def test_the_readmes_rules_are_valid(folder: Path) -> None:
+    draft = "{run: {name: a-draft}, samples: d/*, reference: data, pairs: {content: data}}"
+    (folder / "metricwatch.yaml").write_text(
+        JOB.replace("]\nmetrics", f", {draft}]\nmetrics") + block("yaml", "ssim-low")
+    )
+    moved, dead, low = load_config(environ={}).rules
+    assert (moved.warmup, dead.labels, low.in_a_row) == (5, {"team": "infra"}, 2)
+    assert low.for_run("night-run").bound == 0.3
+    assert low.for_run("a-draft") is None
+    assert low.for_run("another").bound == 0.35
+
+
+def test_the_readmes_routes_are_valid(folder: Path) -> None:
+    secrets = {
+        "/run/secrets/smtp": "s",
+        "/run/secrets/pagerduty": "0123456789abcdef" * 2,
+        "/run/secrets/hook": "https://h.example",
+    }
+    text = JOB + block("yaml", "quiet_hours")
+    for number, (path, secret) in enumerate(secrets.items()):
+        (folder / f"secret{number}").write_text(secret)
+        text = text.replace(path, f"secret{number}")
+    (folder / "metricwatch.yaml").write_text(text)
+    config = load_config(environ={"SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T/B/X"})
+    assert set(config.notify) == {"team", "mail", "pager", "hook"}
+    assert config.route.fallback == "mail"
+    assert [route.receivers for route in config.route.routes] == [("pager", "team"), ()]
+
+
+def test_the_readmes_tests_of_rules_pass_and_can_fail(folder: Path) -> None:
+    (folder / "metricwatch.yaml").write_text(
+        JOB + block("yaml", "ssim-low").replace('"*-draft": off', '"night-*": off')
+    )
+    (folder / "test.yaml").write_text(text := block("yaml", "a jump fires at once"))
+    (folder / "broken.yaml").write_text(text.replace("36+0.1", "31+0.1"))
+    for file, status in (("test.yaml", 0), ("broken.yaml", 1)):
+        done = call(folder, "-m", "metricwatch", "rules", "test", file)
+        assert done.returncode == status, done.stdout + done.stderr
+
+
+def test_what_the_example_says_of_alerts_is_valid_once_it_is_switched_on(folder: Path) -> None:
+    text = (README.parent / "deploy" / "metricwatch.yaml").read_text()
+    alerts = text[text.index("# When to raise") : text.index("# The process that computes")]
+    # Prose is "# Words"; a setting that is switched off begins with its key, or is indented as it will be.
+    alerts = re.sub(r"^( *)#(?! \S)", r"\1", alerts, flags=re.MULTILINE)
+    for name, secret in (("smtp", "s"), ("pagerduty", "0123456789abcdef" * 2)):
+        (folder / name).write_text(secret)
+        alerts = alerts.replace(f"/run/secrets/{name}", name)
+    (folder / "metricwatch.yaml").write_text(JOB + alerts)
+    environ = {"SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T/B/X", "HOOK_URL": "https://h.example"}
+    config = load_config(environ=environ)
+    assert [rule.kind for rule in config.rules] == ["moves", "stale", "state", "above"]
+    assert config.rules[0].beyond_noise == 4
+    assert config.rules[0].message.text is not None
+    assert len(config.rules[2].state) == 1
+    assert set(config.notify) == {"team", "mail", "pager", "hook"}
+    assert len(config.route.routes) == 2
+    assert config.quiet_hours[0].timezone == "Europe/Berlin"
+    assert config.inhibit == STALE_SILENCES_METRICS
 
 
 def test_the_readmes_checkpoint_configuration_is_valid(tmp_path):
