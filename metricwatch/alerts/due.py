@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from metricwatch.alerts.holding import inhibited_by, quiet_until, quiet_words, silenced_by
+from metricwatch.alerts.holding import Inhibiting, quiet_until, quiet_words, silenced_by
 from metricwatch.alerts.message import event_of
 from metricwatch.alerts.routing import group_of, repeat_interval_of
 from metricwatch.clock import from_ms, to_ms
@@ -65,13 +65,14 @@ class Plan:
 
     def of(self, rows: Sequence[tuple[Subject, Told]], look: Look) -> tuple[list[Telling], list[Told]]:
         """The messages to make now, and every row that is another one afterwards."""
-        firing = [subject for subject in look.firing if self._watched(subject)]
+        inhibiting = Inhibiting(self._inhibit, [subject for subject in look.firing if self._watched(subject)])
+        held: dict[int, str] = {}
         groups: dict[tuple[str, str], list[_Due]] = defaultdict(list)
         labels: dict[tuple[str, str], Mapping[str, str]] = {}
         digests: dict[str, list[_Due]] = defaultdict(list)
         after: dict[tuple[int, str], Told] = {}
         for subject, told in rows:
-            row, event = self._look_at(subject, told, look, firing)
+            row, event = self._look_at(subject, told, look, inhibiting, held)
             after[row.alert, row.receiver] = row
             if event is None:
                 continue
@@ -102,9 +103,9 @@ class Plan:
         return self._runs is None or subject.run in self._runs
 
     def _look_at(
-        self, subject: Subject, told: Told, look: Look, firing: Sequence[Subject]
+        self, subject: Subject, told: Told, look: Look, inhibiting: Inhibiting, known: dict[int, str]
     ) -> tuple[Told, AlertEvent | None]:
-        """The row as it is now, and what is to be told if nothing holds it back."""
+        """The row as it is now, and what is to be told if nothing holds it back. known: why alerts are held."""
         if told.told == "resolved" or not subject.news:
             return replace(told, closed=True, held="", quiet=False), None
         if told.told == "firing" and told.told_ms is None:
@@ -113,7 +114,11 @@ class Plan:
         event = self._wanted(subject, told, look.now)
         if event is None:
             return replace(told, held="", due_ms=None), None
-        held = silenced_by(look.silences, subject.labels) or inhibited_by(self._inhibit, subject, firing)
+        held = known.get(subject.id)
+        if held is None:
+            # For all its receivers at once: there may be thousands of silences.
+            held = silenced_by(look.silences, subject.labels) or inhibiting.reason(subject)
+            known[subject.id] = held
         if held:
             if event == "resolved" and not told.told and told.due_ms is None:
                 # Held back all its life: whoever silenced it does not want to hear that it is over either.

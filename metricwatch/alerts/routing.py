@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 
-from metricwatch.config.matchers import all_match, parse_matchers
+from metricwatch.config.matchers import all_match
 from metricwatch.config.routing import ALONE, Route, Routing
 from metricwatch.config.rules import Rule
 from metricwatch.records import Alert
@@ -63,7 +63,7 @@ def group_of(routing: Routing, labels: Mapping[str, str]) -> dict[str, str]:
 
 def _matching(routing: Routing, labels: Mapping[str, str]) -> Iterator[Route]:
     for route in routing.routes:
-        if all_match(parse_matchers(route.match), labels):
+        if all_match(route.matchers, labels):
             yield route
             if not route.go_on:
                 return

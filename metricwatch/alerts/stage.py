@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from traceback import extract_tb
 
@@ -11,7 +12,8 @@ import structlog
 from metricwatch import faults
 from metricwatch.alerts.composition import Composer
 from metricwatch.alerts.due import Look, Plan, Telling
-from metricwatch.alerts.routing import receivers_of
+from metricwatch.alerts.holding import silenced_by
+from metricwatch.alerts.routing import labels_of, receivers_of
 from metricwatch.alerts.sending import Senders, Sending
 from metricwatch.api import Notifier
 from metricwatch.clock import LONGEST_WAIT, Clock, backoff, from_ms
@@ -20,16 +22,19 @@ from metricwatch.config.rules import Rule
 from metricwatch.errors import PermanentError, TemporaryError
 from metricwatch.records import AlertState
 from metricwatch.store.db import Database
+from metricwatch.store.ledger import Ledger
 from metricwatch.store.notifications import NotificationLog, PendingNotification
 from metricwatch.store.retries import Retries
-from metricwatch.store.silences import Silences
-from metricwatch.store.told import AlertReceivers, Subject, Told
+from metricwatch.store.silences import Silence, Silences
+from metricwatch.store.told import AlertReceivers, Event, Subject, Told
 
 log = structlog.get_logger(__name__)
 
 _FIRST_RETRY = timedelta(seconds=2)
 _MOST_RETRY = timedelta(minutes=5)
 _MOST_AGE = timedelta(hours=24)
+# While nothing ran nobody tried.
+_LEAST_TRYING = timedelta(hours=1)
 _TO_ALL_AT_ONCE = Routing(group_wait=timedelta(0), group_interval=timedelta(0))
 _LAST_WORDS = timedelta(seconds=3)
 
@@ -66,6 +71,7 @@ class AlertDispatcher:
         self._routing = routing
         self._patience = patience
         self._log = NotificationLog(db)
+        self._ledger = Ledger(db)
         self._told = AlertReceivers(db)
         self._silences = Silences(db)
         self._retries = Retries(db)
@@ -74,6 +80,7 @@ class AlertDispatcher:
         self._plan = Plan(routing, inhibit, quiet_hours, runs)
         # True: nothing waits for others of its group, so that nothing is left unsaid in the end.
         self.at_once = False
+        self._started = clock.now()
 
     def start(self) -> None:
         """Set aside what waits for receivers that are gone."""
@@ -111,7 +118,7 @@ class AlertDispatcher:
         now = self._clock.now()
         unseen, ended = self._told.unseen(), self._told.ended()
         rows = self._told.open()
-        fresh = [(subject, Told(alert=subject.id, receiver=name)) for subject in unseen for name in self._hear(subject)]
+        fresh = [(subject, told) for subject in unseen for told in self._fresh(subject)]
         if not (unseen or ended or rows):
             return 0
         look = Look(
@@ -131,6 +138,17 @@ class AlertDispatcher:
         for subject in (*unseen, *ended):
             self._say(subject)
         return len(unseen) + len(ended) + len(tellings)
+
+    def _fresh(self, subject: Subject) -> Iterator[Told]:
+        """Those who hear of it from now on. Where it is routed anew, some may know of it already."""
+        known = self._told.of(subject.id)
+        for name in self._hear(subject):
+            told = known.get(name)
+            if told is None:
+                yield Told(alert=subject.id, receiver=name)
+            elif told.closed and told.told != "resolved":
+                # It was gone, and is back.
+                yield replace(told, closed=False)
 
     def _hear(self, subject: Subject) -> Sequence[str]:
         rule = self._composer.rule_for(subject.rule, subject.labels["run"])
@@ -162,10 +180,14 @@ class AlertDispatcher:
         """Start what is due, the oldest first: of several receivers with one address only one is free."""
         now = self._clock.now()
         due = [pending for name in self._notifiers if (pending := self._log.next(name, now)) is not None]
+        silences = self._silences.active(now) if due else []
         started = 0
         for pending in sorted(due, key=lambda item: item.id):
             name = pending.receiver
             if not self._senders.free(name, now):
+                continue
+            if silences and (silence := self._silence_over(pending, silences)) and self._withdraw(pending, silence):
+                started += 1
                 continue
             draft = self._composer.draft(pending, pictures=self._notifiers[name].takes_pictures)
             faults.reached("notification:unsent")
@@ -177,6 +199,27 @@ class AlertDispatcher:
             )
             started += 1
         return started
+
+    def _silence_over(self, pending: PendingNotification, silences: Sequence[Silence]) -> str:
+        """The silence that covers the alerts of a message by now, in words; "" where one of them is not covered."""
+        held = ""
+        for item in pending.items:
+            held = silenced_by(silences, labels_of(item.alert, self._ledger.run(item.alert.run).name))
+            if not held:
+                return ""
+        return held
+
+    def _withdraw(self, pending: PendingNotification, why: str) -> bool:
+        """Make what a message tells due again, for when it is silenced no more. False where it cannot be."""
+        first = {item.alert.id for item in pending.items if item.first}
+        with self._db.transaction("withdraw"):
+            events = _events(pending)
+            if not self._told.take_back(pending.receiver, events, first=first, made_ms=pending.created_ms):
+                return False
+            self._log.withdraw(pending.id, why)
+        self._composer.forget(pending.id)
+        log.info("notification.withdrawn", notifier=pending.receiver, rule=_rules(pending), reason=why)
+        return True
 
     def _settle(self) -> int:
         """Write down what became of messages. Until that succeeds they are neither forgotten nor sent again."""
@@ -203,7 +246,7 @@ class AlertDispatcher:
 
     def _postpone(self, pending: PendingNotification, error: TemporaryError) -> None:
         now = self._clock.now()
-        if now - from_ms(pending.created_ms) > _MOST_AGE:
+        if now - from_ms(pending.created_ms) > _MOST_AGE and now - self._started > _LEAST_TRYING:
             # Those behind it are fresher news.
             self._fail(pending, f"given up after {_MOST_AGE}: {error}")
             return
@@ -219,18 +262,19 @@ class AlertDispatcher:
         stand_in = self._stand_in_for(pending)
         with self._db.transaction("notification-failed"):
             self._log.fail(pending.id, reason)
-            if stand_in is not None:
+            events = self._told.take_over(stand_in, _events(pending), self._clock.now()) if stand_in else []
+            if stand_in is not None and events:
                 self._log.add(
                     stand_in,
                     pending.event,
-                    [(item.alert.id, item.event) for item in pending.items],
+                    events,
                     group=pending.group,
                     now=self._clock.now(),
                     note=f"sent in place of {pending.receiver}, which refused it: {reason}",
                     instead_of=pending.id,
                 )
         self._composer.forget(pending.id)
-        more = {"instead": stand_in} if stand_in else {}
+        more = {"instead": stand_in} if stand_in and events else {}
         if cause is not None:
             # Not what it says, which may be the address: where it came from.
             more["where"] = " < ".join(f"{f.filename}:{f.lineno}" for f in reversed(extract_tb(cause.__traceback__)))
@@ -248,6 +292,10 @@ class AlertDispatcher:
         if stand_in not in self._notifiers or stand_in == pending.receiver or pending.instead_of is not None:
             return None
         return None if self._log.stood_in_for(pending.id) else stand_in
+
+
+def _events(pending: PendingNotification) -> list[Event]:
+    return [(item.alert.id, item.event) for item in pending.items]
 
 
 def _rules(pending: PendingNotification) -> str:

@@ -198,7 +198,8 @@ rules:
 
 # While an alert that matches source fires, those that match target, with equal labels, are not told. The default:
 #inhibit:
-#  - {{source: ['kind="stale"'], target: ['kind!="stale"'], equal: [run]}}
+#  - {{source: ['kind="stale"', 'metric=""'], target: ['kind!="stale"'], equal: [run]}}
+#  - {{source: ['kind="stale"'], target: ['kind!="stale"'], equal: [run, metric]}}
 
 # The process that computes. It leaves after idle_exit without work, to give the GPU's memory back.
 #worker:

@@ -21,7 +21,7 @@ def command(
     from metricwatch.cli import console
     from metricwatch.clock import SystemClock
     from metricwatch.config.loader import load_config
-    from metricwatch.errors import ConfigError
+    from metricwatch.errors import ConfigError, MetricwatchError, PermanentError
 
     loaded = load_config(config)
     receiver = loaded.notify.get(name)
@@ -45,6 +45,8 @@ def command(
                 receiver=name,
             )
         )
+    except MetricwatchError as error:
+        raise PermanentError(f"notify.{name}: {error}") from None
     finally:
         notifier.close()
     console.results().print(f"{name}: the test message was taken")

@@ -66,6 +66,7 @@ def add_command(
     db = Database.open_beside(loaded.state)
     try:
         wanted = _parsed(matchers or [], loaded, db)
+        unknown = _unknown(wanted, loaded, db)
         silences = Silences(db)
         number = silences.add(
             [str(matcher) for matcher in wanted],
@@ -80,8 +81,11 @@ def add_command(
         db.close()
     print(number)
     names = ", ".join(f"{alert.rule} of {alert.labels['run']}" for alert in covered)
-    fires = f"{len(covered)} alerts that fire now: {names}" if covered else "no alert that fires now"
+    count = "1 alert that fires now" if len(covered) == 1 else f"{len(covered)} alerts that fire now"
+    fires = f"{count}: {names}" if covered else "no alert that fires now"
     screen = console.messages()
+    for warning in unknown:
+        screen.print(console.visible(f"warning: {warning}"), soft_wrap=True)
     screen.print(console.visible(f"from {_local(begins)} until {_local(ends)}; it covers {fires}"), soft_wrap=True)
     if not lock.owner(loaded.state):
         screen.print("no daemon runs: the next one will heed it")
@@ -175,7 +179,7 @@ def expire_command(
 def _parsed(texts: Sequence[str], config: Config, db: Database) -> list[Matcher]:
     """The matchers that were typed. Raises InputError for what cannot be read or names what no alert has."""
     from metricwatch import catalog
-    from metricwatch.config.matchers import contradiction, labels_of_rules, parse_matcher
+    from metricwatch.config.matchers import contradiction, labels_of_rules, parse_matcher, refuse_unknown_value
     from metricwatch.errors import InputError
 
     labels = set(labels_of_rules([rule.model_dump(by_alias=True) for rule in config.rules]))
@@ -194,9 +198,32 @@ def _parsed(texts: Sequence[str], config: Config, db: Database) -> list[Matcher]
         if matcher.label == "alertname" and matcher.operator == "=" and matcher.value not in rules:
             hint = catalog.did_you_mean(matcher.value, rules) if rules else "the configuration has no rules"
             raise InputError(f"no rule is named {matcher.value!r}; {hint}")
+        try:
+            refuse_unknown_value(matcher)
+        except ValueError as error:
+            raise InputError(f"matcher {position + 1}: {error}") from None
         found.append(matcher)
     if (pair := contradiction(found)) is not None:
         raise InputError(f"{pair[0]} and {pair[1]} can never both hold: no alert would match")
+    return found
+
+
+def _unknown(wanted: Sequence[Matcher], config: Config, db: Database) -> list[str]:
+    """What a person should know of matchers on a run or metric that nobody has heard of: it may still come."""
+    from metricwatch import catalog
+    from metricwatch.config.secrets import quoted
+
+    known = {
+        "run": {row["name"] for row in db.read("SELECT name FROM runs")},
+        "metric": {rule.metric for rule in config.rules}
+        | {row["metric"] for row in db.read("SELECT DISTINCT metric FROM alerts")},
+    }
+    found = []
+    for matcher in wanted:
+        names = known.get(matcher.label, set()) - {""}
+        if matcher.label in known and matcher.operator == "=" and matcher.value and matcher.value not in names:
+            hint = f"; {catalog.did_you_mean(matcher.value, names)}" if names else ""
+            found.append(f"no {matcher.label} named {quoted(matcher.value)} is known so far{hint}")
     return found
 
 
@@ -235,9 +262,7 @@ def _local(moment: datetime) -> str:
 
 def _fits(silence: Silence, wanted: Sequence[Matcher]) -> bool:
     """As amtool filters: the silence has, for each label asked for, a matcher whose value is right."""
-    from metricwatch.config.matchers import parse_matchers
-
-    own = parse_matchers(silence.matchers)
+    own = silence.meaning or ()
     return all(any(mine.label == ask.label and ask.holds(mine.value) for mine in own) for ask in wanted)
 
 
@@ -256,12 +281,18 @@ def _document(silence: Silence, now: datetime) -> dict[str, Any]:
 
 def _one_line(text: str) -> str:
     from metricwatch.config.context import refuse_strange_text
+    from metricwatch.config.secrets import may_hold_secret
     from metricwatch.errors import InputError
 
     try:
         refuse_strange_text(text)
     except ValueError as error:
         raise InputError(f"the comment or the author {error}") from None
+    if may_hold_secret(text):
+        raise InputError(
+            "the comment or the author looks like an address or credentials, which may be secret, and everybody "
+            "reads it in `status`; say it in words"
+        )
     return " ".join(text.split())
 
 

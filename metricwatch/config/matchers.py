@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Annotated, Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic import AfterValidator, ValidationInfo
 
 from metricwatch import catalog
 from metricwatch.config.context import context_of
+from metricwatch.config.label_expressions import compiled, fully_matches
 from metricwatch.config.secrets import quoted
 
 Operator = Literal["=", "!=", "=~", "!~"]
@@ -28,28 +28,33 @@ _OPERATOR = re.compile(r"=~|!~|!=|=")
 _NEXT_MATCHER = re.compile(r",\s*[A-Za-z_][A-Za-z0-9_]*\s*(?:=|!=|!~)", re.ASCII)
 _SPACE = re.compile(r"\s*")
 # Labels of which every value is known: a slip of the pen would match nothing, and nobody would notice.
-_VALUES = {"severity": ("critical", "warning", "info"), "direction": ("worse", "better")}
+_VALUES = {
+    "severity": ("critical", "warning", "info"),
+    "direction": ("worse", "better"),
+    "kind": ("moves", "above", "below", "z_score", "stale", "nonfinite", "state"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """One condition on one label. An expression is anchored: it must match the whole value."""
+    """One condition on one label. An expression is anchored: it must match the whole value.
+
+    Raises ValueError where an expression is none, or may take for ever.
+    """
 
     label: str
     operator: Operator
     value: str
+    _pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        pattern = compiled(self.value) if self.operator in {"=~", "!~"} else None
+        object.__setattr__(self, "_pattern", pattern)
 
     def holds(self, value: str) -> bool:
         """True when a label of this value satisfies it."""
-        match self.operator:
-            case "=":
-                return value == self.value
-            case "!=":
-                return value != self.value
-            case "=~":
-                return re.fullmatch(self.value, value) is not None
-            case "!~":
-                return re.fullmatch(self.value, value) is None
+        found = value == self.value if self._pattern is None else fully_matches(self._pattern, value)
+        return found is (self.operator in {"=", "=~"})
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """True when these labels satisfy it. A label that is not there is like one that is empty."""
@@ -59,7 +64,6 @@ class Matcher:
         return f"{self.label}{self.operator}{json.dumps(self.value, ensure_ascii=False)}"
 
 
-@lru_cache(maxsize=1024)
 def parse_matcher(text: str) -> Matcher:
     r"""The matcher that a text means; the value may stand in double quotes, with \" and \\ in it.
 
@@ -73,16 +77,14 @@ def parse_matcher(text: str) -> Matcher:
     operator = _OPERATOR.match(text, at)
     if operator is None:
         raise ValueError(f"at character {at + 1}: one of = != =~ !~ must follow the label's name; {EXAMPLE}")
+    if text.startswith("==", operator.start()):
+        raise ValueError(f"at character {at + 2}: one = is enough; a value that begins with = stands in double quotes")
     at = _end(_SPACE, text, operator.end())
     value = _quoted_value(text, at) if text[at : at + 1] == '"' else _bare_value(text, at)
-    found = Matcher(label.group(), operator.group(), value)  # type: ignore[arg-type] # the expression knows no other
-    if found.operator in {"=~", "!~"}:
-        try:
-            re.compile(value)
-        except (re.error, OverflowError, RecursionError) as error:
-            reason = error.msg if isinstance(error, re.error) else "too large"
-            raise ValueError(f"at character {at + 1}: not a regular expression: {reason}") from None
-    return found
+    try:
+        return Matcher(label.group(), operator.group(), value)  # type: ignore[arg-type] # the expression knows no other
+    except ValueError as error:
+        raise ValueError(f"at character {at + 1}: {error}") from None
 
 
 def parse_matchers(texts: Iterable[str]) -> tuple[Matcher, ...]:
@@ -92,7 +94,11 @@ def parse_matchers(texts: Iterable[str]) -> tuple[Matcher, ...]:
 
 def all_match(matchers: Iterable[Matcher], labels: Mapping[str, str]) -> bool:
     """True when labels satisfy every one of them; also when there is none."""
-    return all(matcher.matches(labels) for matcher in matchers)
+    # A loop: it is asked for every alert of every silence.
+    for matcher in matchers:  # noqa: SIM110
+        if not matcher.matches(labels):
+            return False
+    return True
 
 
 def contradiction(matchers: Sequence[Matcher]) -> tuple[Matcher, Matcher] | None:
@@ -123,13 +129,23 @@ def known_label(label: str, info: ValidationInfo[Any]) -> str:
     return label
 
 
+def refuse_unknown_value(matcher: Matcher) -> None:
+    """Raise ValueError, with the nearest value, for a matcher on a label of known values that fits none of them."""
+    values = _VALUES.get(matcher.label)
+    if values is None:
+        return
+    if matcher.operator in {"=", "!="} and matcher.value not in values:
+        hint = catalog.did_you_mean(matcher.value, values)
+        raise ValueError(f"no alert has the {matcher.label} {quoted(matcher.value)}; {hint}")
+    if matcher.operator == "=~" and not any(map(matcher.holds, values)):
+        hint = catalog.did_you_mean(matcher.value, values)
+        raise ValueError(f"no alert has a {matcher.label} that {quoted(matcher.value)} matches; {hint}")
+
+
 def _known(text: str, info: ValidationInfo[Any]) -> str:
     matcher = parse_matcher(text)
     known_label(matcher.label, info)
-    values = _VALUES.get(matcher.label)
-    if values and matcher.operator in {"=", "!="} and matcher.value not in values:
-        hint = catalog.did_you_mean(matcher.value, values)
-        raise ValueError(f"no alert has the {matcher.label} {quoted(matcher.value)}; {hint}")
+    refuse_unknown_value(matcher)
     return text
 
 

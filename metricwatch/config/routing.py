@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import time, timedelta
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -80,12 +81,17 @@ class Route(Section):
     go_on: bool = Field(default=False, alias="continue")
     repeat_interval: PositiveDuration | None = None
 
+    @cached_property
+    def matchers(self) -> tuple[Matcher, ...]:
+        """What match means. Read once."""
+        return parse_matchers(self.match)
+
     @model_validator(mode="after")
     def _reachable(self, info: ValidationInfo[Any]) -> Self:
         earlier = context_of(info).routes
-        mine = set(parse_matchers(self.match))
+        mine = set(self.matchers)
         for route in earlier:
-            theirs = parse_matchers(route.match)
+            theirs = route.matchers
             if route.go_on or not mine.issuperset(theirs):
                 continue
             how = f"with {' and '.join(map(_shown, theirs))} takes" if theirs else "without match takes"
@@ -157,21 +163,38 @@ class Routing(Section):
 
 
 class Inhibition(Section):
-    """While an alert that matches source fires, those that match target with equal labels are not told."""
+    """While an alert that matches source fires, those that match target with equal labels are not told.
+
+    An equal run is the run itself: two jobs may have one name.
+    """
 
     source: Annotated[Matchers, Field(min_length=1)]
     target: Annotated[Matchers, Field(min_length=1)]
     equal: tuple[Label, ...] = ("run",)
 
+    @cached_property
+    def source_matchers(self) -> tuple[Matcher, ...]:
+        """What source means. Read once."""
+        return parse_matchers(self.source)
+
+    @cached_property
+    def target_matchers(self) -> tuple[Matcher, ...]:
+        """What target means. Read once."""
+        return parse_matchers(self.target)
+
     @model_validator(mode="after")
     def _two_kinds(self) -> Self:
-        if set(parse_matchers(self.source)) == set(parse_matchers(self.target)):
+        if set(self.source_matchers) == set(self.target_matchers):
             raise ValueError("source and target are the same: alerts of one kind would silence each other")
         return self
 
 
-# A job that is dead moves no metric: what its curves still say is no news.
-STALE_SILENCES_METRICS = (Inhibition(source=('kind="stale"',), target=('kind!="stale"',)),)
+# A job that is dead moves no metric: what its curves still say is no news. A metric that is not scored any more says
+# nothing of the others.
+STALE_SILENCES_METRICS = (
+    Inhibition(source=('kind="stale"', 'metric=""'), target=('kind!="stale"',)),
+    Inhibition(source=('kind="stale"',), target=('kind!="stale"',), equal=("run", "metric")),
+)
 
 
 class QuietHours(Section):
@@ -187,6 +210,11 @@ class QuietHours(Section):
     timezone: str = "UTC"
     but: Matchers = Field(default=(), alias="except")
     receivers: tuple[Receiver, ...] | None = None
+
+    @cached_property
+    def exceptions(self) -> tuple[Matcher, ...]:
+        """What except means. Read once."""
+        return parse_matchers(self.but)
 
     @field_validator("end")
     @classmethod

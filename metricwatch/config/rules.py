@@ -51,6 +51,17 @@ class Message(Section):
         return template
 
 
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic takes a ValueError for an answer
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_truth), Field(allow_inf_nan=False)]
+NoiseMultiple = Annotated[float, BeforeValidator(_no_truth), Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_no_truth)]
+
+
 class BaseRule(Section):
     """What every rule says. receivers None: those that the routes say.
 
@@ -64,9 +75,9 @@ class BaseRule(Section):
 
     name: str
     metric: str
-    in_a_row: int = Field(default=1, ge=1, alias="for")
-    warmup: int = Field(default=0, ge=0)
-    keep_firing: int = Field(default=0, ge=0)
+    in_a_row: Count = Field(default=1, ge=1, alias="for")
+    warmup: Count = Field(default=0, ge=0)
+    keep_firing: Count = Field(default=0, ge=0)
     severity: Severity | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     message: Message = Field(default_factory=Message)
@@ -135,14 +146,10 @@ class BaseRule(Section):
         return rule
 
 
-def _no_truth(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")  # noqa: TRY004 - pydantic takes a ValueError for an answer
+def _no_percent_forgotten(value: Any) -> Any:
+    if isinstance(value, int | float) and value > 1:
+        raise ValueError(f"{value:g} is {value * 100:g}%; write {value:g}% or, if you mean it, {value * 100:g}%")
     return value
-
-
-Number = Annotated[float, BeforeValidator(_no_truth), Field(allow_inf_nan=False)]
-NoiseMultiple = Annotated[float, BeforeValidator(_no_truth), Field(gt=0, allow_inf_nan=False)]
 
 
 class MovesRule(BaseRule):
@@ -150,7 +157,7 @@ class MovesRule(BaseRule):
 
     kind: ClassVar[str] = "moves"
 
-    moves: Annotated[Fraction, Field(gt=0)]
+    moves: Annotated[Fraction, Field(gt=0), BeforeValidator(_no_percent_forgotten)]
     across: int = Field(ge=2)
     mode: Literal["range", "net", "each"] = "range"
     direction: Literal["any", "worse", "better"] = "any"
@@ -205,13 +212,20 @@ class ZScoreRule(BaseRule):
     direction: Literal["any", "worse", "better"] = "worse"
 
 
+def _with_unit(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # 2 hours, as many mean it, would be 2 seconds; and YAML reads 2:30 as the number 150.
+        raise ValueError("needs a unit: 2h, 90m or 1.5h")  # noqa: TRY004 - pydantic takes a ValueError for an answer
+    return value
+
+
 class StaleRule(BaseRule):
     """Fires when a run had no evaluation for a time; with a metric, none that gave a score of it."""
 
     kind: ClassVar[str] = "stale"
 
     metric: str = ""
-    stale: PositiveDuration
+    stale: Annotated[PositiveDuration, BeforeValidator(_with_unit)]
 
     @field_validator("metric")
     @classmethod

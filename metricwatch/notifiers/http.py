@@ -55,8 +55,8 @@ class Poster:
     """Posts JSON to one address, a fresh connection for each. Proxies are taken from the environment.
 
     name starts every error: "webhook". secrets are what no error may show beside the address and the headers' values.
-    ca_file replaces the system's certificate authorities. timeout is in seconds, for each step of the conversation and
-    for the whole of the answer's body.
+    ca_file replaces the system's certificate authorities; trust is where a user names one. timeout is in seconds, for
+    each step of the conversation and for the whole of the answer's body.
     """
 
     def __init__(
@@ -68,8 +68,10 @@ class Poster:
         headers: Mapping[str, str] | None = None,
         secrets: Iterable[str] = (),
         ca_file: Path | None = None,
+        trust: str = "ca_file",
     ) -> None:
         self._name = name
+        self._trust = trust
         self._url = url
         self._timeout = timeout
         self._headers = {"Content-Type": "application/json", "User-Agent": "metricwatch", **(headers or {})}
@@ -105,7 +107,8 @@ class Poster:
 
     def refused(self, answer: Answer) -> PermanentError:
         """The error for a 2xx answer whose body says that it was not taken after all."""
-        return PermanentError(f"{self._name}: answered HTTP {answer.status} but says{self._told(answer.body)}")
+        said = self._told(answer.body) or " nothing"
+        return PermanentError(f"{self._name}: answered HTTP {answer.status} but says{said}")
 
     # --- the conversation ----------------------------------------------------------------------------------
 
@@ -162,7 +165,7 @@ class Poster:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return PermanentError(
                 f"{self._name}: the receiver's certificate is not trusted ({self._clean(cause.verify_message)}); name"
-                " the certificate authority that signed it in ca_file"
+                f" the certificate authority that signed it in {self._trust}"
             )
         return TemporaryError(f"{self._name}: {self._reason(cause, sent=cause is error)}")
 

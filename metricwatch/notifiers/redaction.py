@@ -28,9 +28,11 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
         cores = list(_cores(secret))
         for core in cores:
             pattern = re.escape(core).replace(r"\-", "[+-]").replace("_", "[/_]")
-            text = re.sub(f"[{_BASE64}]*{pattern}[{_BASE64}=]*", _HIDDEN, text)
-        # The pieces of an address are ordinary words, but for those that are given alone.
-        plain = [] if "/" in secret else [secret, quote(secret, safe="")]
+            # Only from where such letters begin: from each of them it would take seconds over a long row.
+            text = re.sub(f"(?<![{_BASE64}])[{_BASE64}]*{pattern}[{_BASE64}=]*", _HIDDEN, text)
+        # The pieces of an address are ordinary words, but for those that were drawn by lot.
+        whole = [] if "://" in secret else secret.split("/")
+        plain = [form for part in whole if len(whole) == 1 or _drawn(part) for form in (part, quote(part, safe=""))]
         text = _without_pieces(text, [*plain, *cores])
     return text
 
@@ -39,9 +41,13 @@ def secret_parts(url: str) -> tuple[str, ...]:
     """What nobody may read of an address that is itself a secret: all of it, its path, what in it was drawn by lot."""
     parts = urlsplit(url)
     path = parts.path.strip("/")
-    drawn = [piece for piece in path.split("/") if re.search(r"\d", piece) or len(piece) > len("incoming-webhook")]
+    drawn = filter(_drawn, path.split("/"))
     values = [value for _, value in parse_qsl(parts.query)]
     return tuple(filter(None, (url, path, *drawn, parts.query, *values, parts.username, parts.password)))
+
+
+def _drawn(piece: str) -> bool:
+    return bool(re.search(r"\d", piece)) or len(piece) > len("incoming-webhook")
 
 
 def _spellings(secret: str) -> str:

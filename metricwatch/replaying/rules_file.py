@@ -47,7 +47,8 @@ def read_rules(path: Path, *, shown: str | None = None, environ: Mapping[str, st
     name = shown or str(path)
     tree = read_mapping(path, name, "rules:")
     if not tree.get("rules"):
-        near = difflib.get_close_matches("rules", [key for key in tree if isinstance(key, str)], n=1)
+        others = [key for key in tree if isinstance(key, str) and key != "rules"]
+        near = [] if "rules" in tree else difflib.get_close_matches("rules", others, n=1)
         hint = f"did you mean rules: instead of {near[0]}: ?" if near else "write rules: with a list of rules"
         raise ConfigError(f"{name}: holds no rules; {hint}")
     problems: list[Problem] = []

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import hypot
+from math import copysign, hypot, isfinite
+from sys import float_info
 
 from metricwatch.config.rules import MovesRule
 from metricwatch.records import Direction, ScoreState
@@ -94,8 +95,9 @@ def movement(rule: MovesRule, window: Sequence[Observation]) -> Movement | None:
 
     range: (max − min) / |v1| > bound, so some later value is that far from some earlier one. When it moved far
     enough both ways, the worse way counts. net: |vn − v1| / |v1| > bound. each: every step from one evaluation to
-    the next is above the bound, relative to the earlier of the two. A window that starts at 0 is measured
-    against its largest absolute value, since a fraction of 0 means nothing.
+    the next is above the bound, relative to the earlier of the two. A window that starts at 0, or so near to it that
+    the fraction would be no finite number, is measured against its largest absolute value: a fraction of 0 means
+    nothing.
     """
     candidates = [found for way in _ways(rule) if (found := _move(rule, window, way)) is not None]
     return candidates[0] if candidates else None
@@ -119,6 +121,8 @@ def _move(rule: MovesRule, window: Sequence[Observation], direction: Direction) 
             return None
     start, end = steps[0].start, steps[-1].end
     change = (_value(end) - _value(start)) / _base(window, window[0])
+    if not isfinite(change):
+        change = copysign(float_info.max, change)
     return Movement(direction=direction, change=change, start=start, end=end)
 
 
@@ -162,7 +166,8 @@ def _step(window: Sequence[Observation], base: Observation, first: Observation, 
 
 
 def _base(window: Sequence[Observation], base: Observation) -> float:
-    return abs(_value(base)) or max(abs(_value(item)) for item in window)
+    own, largest = abs(_value(base)), max(abs(_value(item)) for item in window)
+    return own if own >= float_info.min and isfinite(largest / own) else largest
 
 
 def _beyond(step: _Step, multiple: float) -> bool:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from metricwatch.clock import Clock
 from metricwatch.config.rules import Rule, StaleRule
-from metricwatch.records import Run
+from metricwatch.records import Alert, Run
+from metricwatch.rules.catching_up import CatchUp, Due
 from metricwatch.rules.definition import definition
-from metricwatch.rules.judgements import StepState
-from metricwatch.rules.observations import observation
 from metricwatch.rules.states import Walk
 from metricwatch.rules.watching_time import TimeWatch
-from metricwatch.rules.writing import Pen
+from metricwatch.rules.writing import CHANGED, OFF, REMOVED, Pen
 from metricwatch.store.alerts import Alerts, RuleMark
+from metricwatch.store.arrivals import Arrivals
 from metricwatch.store.db import Database
 from metricwatch.store.scores import Scores
+
+# A turn ends about then, and what is left waits for the next: other stages want the ledger, too.
+_TURN_SECONDS = 2.0
 
 
 class Rules:
@@ -35,6 +38,7 @@ class Rules:
         self._runs = runs
         self._clock = clock
         self._alerts = Alerts(db)
+        self._arrivals = Arrivals(db)
         self._scores = Scores(db)
         self._pen = Pen(db, sinks, clock)
         self._time = TimeWatch(db, self._pen, clock)
@@ -52,70 +56,124 @@ class Rules:
                         self._of_curves[run.key].append(of_curve)
         # By run and rule: how far it has come along a series that has only been added to.
         self._walks: dict[tuple[str, str], Walk] = {}
+        # The newest evaluation when all rules had looked at all, and the run with which the next turn begins.
+        self._caught_up = -1
+        self._turn_of = 0
+
+    @property
+    def all_scored(self) -> bool:
+        """True for `run --once` when it has scored what is on disk: nothing is watched, so the calendar counts.
+
+        A run is stale then when its last evaluation is that long ago, whether or not anybody watched.
+        """
+        return self._time.by_calendar
+
+    @all_scored.setter
+    def all_scored(self, value: bool) -> None:
+        self._time.by_calendar = value
 
     def start(self) -> None:
-        """Note which rules are new: what they would have said about older scores is history, not news."""
+        """Note which rules are new: what they would have said about older scores is history, not news.
+
+        What fires of rules that are gone is over, and whoever was told hears it; of a rule that was changed it waits
+        for what the new form says.
+        """
         names = {rule.name for rule in self._rules}
         with self._db.transaction("rule-marks"):
-            self._alerts.forget_other_rules(names)
+            known = {*self._alerts.marked(), *((alert.run, alert.rule) for alert in self._alerts.firing())}
+            for run_key, name in sorted(known):
+                if name not in names:
+                    self._drop(run_key, name, REMOVED)
             for run in self._runs:
                 of_run: list[Rule] = [*self._of_curves[run.key], *self._of_time[run.key]]
                 for rule in of_run:
                     self._begin(run, rule)
                 for name in sorted(names - {rule.name for rule in of_run}):
-                    self._retire(run, name, "the rule is off for this run")
-                    self._alerts.forget_mark(run.key, name)
-            for alert in self._alerts.firing():
-                if alert.rule not in names:
-                    self._end(alert.id, "the rule was removed")
+                    if (run.key, name) in known:
+                        self._drop(run.key, name, OFF)
         self._time.start()
+
+    def _drop(self, run: str, rule: str, reason: str) -> None:
+        self._pen.retire(run, rule, reason)
+        self._alerts.forget_mark(run, rule)
 
     def _begin(self, run: Run, rule: Rule) -> None:
         digest, mark = definition(rule), self._alerts.mark(run.key, rule.name)
         if mark is not None and mark.definition == digest:
             return
-        if mark is not None:
-            self._retire(run, rule.name, "the rule was changed")
+        fires = self._alerts.firing_of(run.key, rule.name)
+        if not all(_may_go_on(alert, rule) for alert in fires):
+            self._pen.retire(run.key, rule.name, CHANGED)
+            fires = []
         if isinstance(rule, StaleRule):
             newest = self._time.newest_id(run.key, rule)
-            mark = RuleMark(definition=digest, since_score=newest, up_to_score=newest)
+            # What has come meanwhile is still to end what fires.
+            seen = mark.up_to_score if mark is not None and fires else newest
+            mark = RuleMark(definition=digest, since_score=newest, up_to_score=seen)
         else:
             newest = self._scores.newest_id(run.key, rule.metric)
             mark = RuleMark(definition=digest, since_score=newest, up_to_score=0)
         self._alerts.set_mark(run.key, rule.name, mark)
 
-    def _retire(self, run: Run, rule: str, reason: str) -> None:
-        """Forget what a rule said in its earlier form. Whoever was told that it fires hears it from the new one."""
-        self._alerts.forget_states(run.key, rule)
-        for alert in self._alerts.firing_of(run.key, rule):
-            self._end(alert.id, reason)
-
-    def _end(self, alert: int, reason: str) -> None:
-        self._alerts.resolve(alert, step=None, value=None, reason=reason, now=self._clock.now(), announce=False)
-
     def tick(self) -> int:
-        """Bring every rule up to date with the scores; returns how many rules had something new to look at."""
-        is_time = any(self._of_time.values()) and self._time.is_time()
-        return sum(self._turn(run, is_time=is_time) for run in self._runs)
+        """Bring rules up to date with the scores, for about 2 s; returns how many had something new to look at."""
+        ends = self._clock.monotonic() + _TURN_SECONDS
+        newest = self._arrivals.newest_id()
+        is_time = any(self._of_time.values()) and self._time.is_time(newest)
+        if newest == self._caught_up and not is_time:
+            return 0
+        work = 0
+        # A run with much to look at keeps no other waiting for longer than a turn.
+        order = [*self._runs[self._turn_of :], *self._runs[: self._turn_of]]
+        complete = True
+        for run in order:
+            if not complete or (work and self._clock.monotonic() >= ends):
+                self._turn_of = self._runs.index(run)
+                return work + 1
+            done, complete = self._turn(run, is_time=is_time, scores=newest != self._caught_up, ends=ends)
+            work += done
+        if not complete:
+            self._turn_of = 0
+            return work + 1
+        self._caught_up = newest
+        if is_time:
+            self._time.looked()
+        return work
 
     def behind(self) -> bool:
-        """True while scores have arrived that a rule has not looked at."""
+        """True while scores have arrived that a rule has not looked at, or all_scored nobody looked at since."""
+        if any(self._of_time.values()) and self._time.unlooked:
+            return True
         return any(self._overtaken(run, rule) is not None for run in self._runs for rule in self._of_curves[run.key])
 
-    def _turn(self, run: Run, *, is_time: bool) -> int:
-        due = [(rule, mark) for rule in self._of_curves[run.key] if (mark := self._overtaken(run, rule))]
+    def _turn(self, run: Run, *, is_time: bool, scores: bool, ends: float) -> tuple[int, bool]:
+        """How many rules had something new, and whether that is all."""
+        due = [
+            Due(rule=rule, mark=mark, walk=self._walks.get((run.key, rule.name)))
+            for rule in (self._of_curves[run.key] if scores else ())
+            if (mark := self._overtaken(run, rule)) is not None
+        ]
         looks = [self._time.look(run, rule) for rule in self._of_time[run.key]] if is_time else []
         news = [each for each in looks if each is not None]
         if not due and not news:
-            return 0
-        walks = {}
-        with self._db.transaction("rule"):
-            for rule, mark in due:
-                walks[run.key, rule.name] = self._evaluate(run, rule, mark)
+            return 0, True
+        catch_up = CatchUp(self._scores, self._pen, run, due, self._clock, ends=ends)
+        ready = catch_up.prepare()
+        with self._taken(run, due), self._db.transaction("rule"):
+            complete = ready and catch_up.write()
             for each in news:
                 self._time.write(run, each)
-        self._walks.update(walks)
-        return len(due) + len(news)
+        return len(due) + len(news), complete
+
+    @contextmanager
+    def _taken(self, run: Run, due: Sequence[Due]) -> Iterator[None]:
+        """The walks are back when all is committed: one that has gone further than the ledger is of no use."""
+        for each in due:
+            self._walks.pop((run.key, each.rule.name), None)
+        yield
+        for each in due:
+            if each.walk is not None:
+                self._walks[run.key, each.rule.name] = each.walk
 
     def _overtaken(self, run: Run, rule: Rule) -> RuleMark | None:
         """How far the rule has come, or None when nothing has arrived since."""
@@ -123,29 +181,7 @@ class Rules:
         newest = self._scores.newest_id(run.key, rule.metric)
         return mark if mark is not None and newest > mark.up_to_score else None
 
-    def _evaluate(self, run: Run, rule: Rule, mark: RuleMark) -> Walk:
-        """Look at what has arrived, in the order of its arrival: at once or one by one, it comes to the same."""
-        # Taken out until all is committed: a walk that has gone further than the ledger is of no use.
-        walk = self._walks.pop((run.key, rule.name), None)
-        if mark.up_to_score < mark.since_score:
-            # The rule is new here: it takes in at one go what was there before it.
-            mark = replace(mark, up_to_score=mark.since_score)
-            walk, states = self._walk(run, rule, mark.since_score)
-            self._pen.write(run, rule, mark, walk, states, in_order=False)
-        elif walk is None:
-            walk, _ = self._walk(run, rule, mark.up_to_score)
-            walk.settle()
-        for point in self._scores.arrived(run.key, rule.metric, after=mark.up_to_score):
-            mark = replace(mark, up_to_score=point.id)
-            in_order = walk.at is None or point.step > walk.at.step
-            if in_order:
-                states = [walk.go(observation(point))]
-            else:
-                walk, states = self._walk(run, rule, point.id)
-            self._pen.write(run, rule, mark, walk, states, in_order=in_order)
-        return walk
 
-    def _walk(self, run: Run, rule: Rule, up_to: int) -> tuple[Walk, list[StepState]]:
-        """A walk along the series as it was when the score `up_to` had arrived, and what the rule said on the way."""
-        walk = Walk(rule)
-        return walk, [walk.go(observation(point)) for point in self._scores.series(run.key, rule.metric, up_to=up_to)]
+def _may_go_on(alert: Alert, rule: Rule) -> bool:
+    """True when an alert of a rule's earlier form may be one of its new form: about the same, and seen the same way."""
+    return alert.metric == rule.metric and (alert.kind == StaleRule.kind) == isinstance(rule, StaleRule)

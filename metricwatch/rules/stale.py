@@ -54,12 +54,12 @@ def at_its_end(steps: Iterable[int], total_steps: int) -> bool:
     """True when no further step is to be expected of a run that has these.
 
     A job that saves every 3,000 of 10,000 steps ends with 9,000: what is left is less than the least distance between
-    the last few.
+    the last few. One that goes beyond total_steps by as much as the largest of them goes on, whatever total_steps says.
     """
     last = sorted(set(steps))[-_LAST:]
-    if not last or last[-1] >= total_steps:
-        return bool(last)
     distances = [later - earlier for earlier, later in pairwise(last)]
+    if not last or last[-1] >= total_steps:
+        return bool(last) and (not distances or last[-1] - total_steps < max(distances))
     # One distance is none to go by: in between may be what was not scored.
     return len(distances) > 1 and total_steps - last[-1] < min(distances)
 

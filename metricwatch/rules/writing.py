@@ -15,6 +15,14 @@ from metricwatch.store.alerts import Alerts, RuleMark, RuleState
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 
+# Stands for the score that led to what is written, where none did.
+_RETIRED = -1
+# Why an alert is over that no curve ends.
+REMOVED = "the rule was removed"
+OFF = "the rule was switched off for this run"
+CHANGED = "the rule was changed"
+_WITHDRAWN = "withdrawn: later arrivals changed the history"
+
 
 class Pen:
     """Everything here joins the transaction around it: what is seen of a rule is always of one moment."""
@@ -26,23 +34,36 @@ class Pen:
         self._deliveries = Deliveries(db)
 
     def write(
-        self, run: Run, rule: Rule, mark: RuleMark, walk: Walk, states: Sequence[StepState], *, in_order: bool
+        self,
+        run: Run,
+        rule: Rule,
+        mark: RuleMark,
+        walk: Walk,
+        states: Sequence[StepState],
+        *,
+        in_order: bool,
+        first: bool = False,
     ) -> None:
         """Write the states of a walk where they differ from the ledger, its episodes as alerts, and the mark.
 
-        in_order: the states follow those that are written.
+        in_order: the states follow those that are written; else they are all those from a step on. first: they are what
+        a new rule says of all that was there, or a rule in its new form: an alert that fires of the earlier one goes on
+        where the new one fires too, and is over where not.
         """
         last = self._alerts.latest_state(run.key, rule.name)
-        before = {} if in_order else self._alerts.states(run.key, rule.name)
-        self.write_states(run, rule, before, states, mark.up_to_score)
-        changed = self._write_alerts(run, rule, mark, walk, in_order=in_order)
+        before = {} if in_order else self._alerts.states(run.key, rule.name, since_step=0 if first else states[0].step)
+        self.write_states(run.key, rule.name, before, states, mark.up_to_score)
+        if first:
+            # It looked at another metric.
+            self._alerts.forget_states(run.key, rule.name, before.keys() - {state.step for state in states})
+        changed = self._write_alerts(run, rule, mark, walk, in_order=in_order, first=first)
         if changed or states[-1].state != (last.state if last else AlertState.INACTIVE):
             self.tag(run, rule, states[-1], mark.up_to_score)
         self._alerts.set_mark(run.key, rule.name, mark)
         walk.settle()
 
     def write_states(
-        self, run: Run, rule: Rule, before: Mapping[int, RuleState], states: Sequence[StepState], newest: int
+        self, run: str, rule: str, before: Mapping[int, RuleState], states: Sequence[StepState], newest: int
     ) -> None:
         """Write the states that differ from those before, with points of 0 and 1. newest is the score that led here."""
         changed = []
@@ -60,7 +81,19 @@ class Pen:
             changed.append(new)
             if old is None or old.state != new.state:
                 self._send_point(run, rule, new, newest)
-        self._alerts.set_states(run.key, rule.name, changed)
+        self._alerts.set_states(run, rule, changed)
+
+    def retire(self, run: str, rule: str, reason: str) -> None:
+        """A rule says no more of a run: what fires of it is over at its last step, and whoever was told hears it."""
+        last = self._alerts.latest_state(run, rule)
+        for alert in self._alerts.firing_of(run, rule):
+            step = last.step if last else alert.fired_step
+            self._alerts.resolve(alert.id, step=step, value=None, reason=reason, now=self._clock.now())
+        if last is None or last.state == AlertState.INACTIVE:
+            return
+        over = StepState(id=0, step=last.step, state=AlertState.INACTIVE, note=reason)
+        self.write_states(run, rule, {last.step: last}, [over], _RETIRED)
+        self._send_tag(run, rule, f"{over.state.value} at step {over.step}: {reason}", _RETIRED)
 
     def tag(self, run: Run, rule: Rule, state: StepState, newest: int) -> None:
         """Have the sinks show the rule's state in a tag of the run."""
@@ -70,21 +103,24 @@ class Pen:
         elif state.direction is not None:
             what = state.what if state.change is None else f"{state.change:+.1%}"
             text += f": {f'{rule.metric} {what}'.strip()} ({state.direction})"
+        self._send_tag(run.key, rule.name, text, newest)
+
+    def _send_tag(self, run: str, rule: str, text: str, newest: int) -> None:
         now = self._clock.now()
         for sink in self._sinks:
             self._deliveries.enqueue(
                 sink=sink,
-                run=run.key,
-                identity=f"tag/{run.key}/{rule.name}/{newest}/{to_ms(now)}",
+                run=run,
+                identity=f"tag/{run}/{rule}/{newest}/{to_ms(now)}",
                 points=[],
-                tags={f"metricwatch.alert.{rule.name}": text},
+                tags={f"metricwatch.alert.{rule}": text},
                 now=now,
             )
 
-    def _send_point(self, run: Run, rule: Rule, state: RuleState, newest: int) -> None:
+    def _send_point(self, run: str, rule: str, state: RuleState, newest: int) -> None:
         now = self._clock.now()
         point = Point(
-            key=f"alert/{rule.name}",
+            key=f"alert/{rule}",
             value=1.0 if state.state == AlertState.FIRING else 0.0,
             timestamp_ms=to_ms(now),
             step=state.step,
@@ -92,24 +128,32 @@ class Pen:
         for sink in self._sinks:
             self._deliveries.enqueue(
                 sink=sink,
-                run=run.key,
-                identity=f"rule/{run.key}/{rule.name}/{state.step}/{newest}/{point.timestamp_ms}",
+                run=run,
+                identity=f"rule/{run}/{rule}/{state.step}/{newest}/{point.timestamp_ms}",
                 points=[point],
                 tags={},
                 now=now,
             )
 
-    def _write_alerts(self, run: Run, rule: Rule, mark: RuleMark, walk: Walk, *, in_order: bool) -> bool:
+    def _write_alerts(self, run: Run, rule: Rule, mark: RuleMark, walk: Walk, *, in_order: bool, first: bool) -> bool:
         """Reconcile recorded alerts with the episodes of the series; True when an alert began or ended."""
         now = self._clock.now()
         # What is over stays over: an evaluation that follows the others ends what lasts, or begins something.
         recorded = (self._alerts.firing_of if in_order else self._alerts.of_rule)(run.key, rule.name)
         matched: set[int] = set()
         changed = False
-        for episode in walk.episodes():
-            same = [a for a in recorded if a.id not in matched and _same(a, episode)]
-            alert = max(same, key=partial(_likeness, episode), default=None)
+        # What lasts first: it is the alert that lasts, wherever it began by now.
+        for episode in sorted(walk.episodes(), key=lambda each: each.resolved_step is not None):
             is_open = episode.resolved_step is None
+            same = [
+                a
+                for a in recorded
+                if a.id not in matched
+                and _same(a, episode)
+                # What fires of the rule's earlier form is not ended by what the new one says of the past.
+                and (is_open or not first or a.state is not AlertState.FIRING)
+            ]
+            alert = max(same, key=partial(_likeness, episode), default=None)
             if alert is not None:
                 matched.add(alert.id)
             if alert is None or (alert.state is AlertState.RESOLVED and is_open):
@@ -122,7 +166,7 @@ class Pen:
                 continue
             if alert.state is not AlertState.FIRING:
                 continue
-            if _story(alert) != _story(episode):
+            if _story(alert) != _story(episode) or alert.kind != rule.kind:
                 self._alerts.amend(alert.id, alert_of(run, rule, episode))
             if episode.resolved_step is not None:
                 self._alerts.resolve(
@@ -135,7 +179,7 @@ class Pen:
                 changed = True
         for alert in recorded:
             if alert.state is AlertState.FIRING and alert.id not in matched:
-                reason = "withdrawn: later arrivals changed the history"
+                reason = CHANGED if first else _WITHDRAWN
                 step, value = (walk.at.step, walk.at.value) if walk.at else (None, None)
                 self._alerts.resolve(alert.id, step=step, value=value, reason=reason, now=now)
                 changed = True
@@ -171,6 +215,9 @@ def _same(alert: Alert, episode: Episode) -> bool:
     """True when a recorded alert and a computed episode share a step, so are the same event."""
     if alert.direction != episode.direction:
         return False
+    if alert.state is AlertState.RESOLVED and (alert.resolved_step is None or alert.reason in {REMOVED, OFF, CHANGED}):
+        # Ended with its rule, whose steps are not those of the rule as it is now. (Earlier versions noted no step.)
+        return False
     starts_before_end = episode.resolved_step is None or alert.fired_step < episode.resolved_step
     ends_after_start = alert.resolved_step is None or episode.fired_step < alert.resolved_step
     return starts_before_end and ends_after_start
@@ -185,4 +232,4 @@ def _likeness(episode: Episode, alert: Alert) -> tuple[object, ...]:
 
 def _story(told: Alert | Episode) -> tuple[object, ...]:
     """What an alert tells of its beginning. A movement is told by its window."""
-    return told.fired_step, told.window, told.what, told.detail
+    return told.fired_step, told.change, told.threshold, told.window, told.what, told.detail

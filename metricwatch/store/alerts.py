@@ -64,24 +64,20 @@ class Alerts:
                 (run, rule, mark.definition, mark.since_score, mark.up_to_score),
             )
 
-    def forget_other_rules(self, names: Iterable[str]) -> None:
-        """Drop the marks of rules that are gone: one that comes back later starts like a new one."""
-        with self._db.transaction("forget-rules") as tx:
-            tx.execute(
-                "DELETE FROM rule_marks WHERE rule NOT IN (SELECT value FROM json_each(?))",
-                (json.dumps(sorted(names)),),
-            )
+    def marked(self) -> list[tuple[str, str]]:
+        """The runs and rules that have a mark, also of runs that nobody watches now."""
+        return [(row["run"], row["rule"]) for row in self._db.read("SELECT run, rule FROM rule_marks ORDER BY 1, 2")]
 
     def forget_mark(self, run: str, rule: str) -> None:
-        """Drop the mark of a rule that does not look at a run any more."""
+        """Drop the mark of a rule that does not look at a run any more: if it comes back it starts like a new one."""
         with self._db.transaction("forget-mark") as tx:
             tx.execute("DELETE FROM rule_marks WHERE run = ? AND rule = ?", (run, rule))
 
-    def states(self, run: str, rule: str) -> dict[int, RuleState]:
-        """Per step, what the rule said when it was last computed."""
+    def states(self, run: str, rule: str, *, since_step: int = 0) -> dict[int, RuleState]:
+        """Per step from that one on, what the rule said when it was last computed."""
         rows = self._db.read(
-            "SELECT step, state, direction, change, note FROM rule_states WHERE run = ? AND rule = ?",
-            (run, rule),
+            "SELECT step, state, direction, change, note FROM rule_states WHERE run = ? AND rule = ? AND step >= ?",
+            (run, rule, since_step),
         )
         return {row["step"]: RuleState(**dict(row)) for row in rows}
 
@@ -114,10 +110,12 @@ class Alerts:
                 [(run, rule, s.step, s.state, s.direction, s.change, s.note) for s in states],
             )
 
-    def forget_states(self, run: str, rule: str) -> None:
-        """Drop what a rule has said: its definition is another one now."""
+    def forget_states(self, run: str, rule: str, steps: Iterable[int]) -> None:
+        """Drop what a rule has said at these steps: it looks at another metric now."""
         with self._db.transaction("forget-states") as tx:
-            tx.execute("DELETE FROM rule_states WHERE run = ? AND rule = ?", (run, rule))
+            tx.executemany(
+                "DELETE FROM rule_states WHERE run = ? AND rule = ? AND step = ?", [(run, rule, step) for step in steps]
+            )
 
     def of_rule(self, run: str, rule: str) -> list[Alert]:
         """All alerts of a rule on a run, oldest first."""
@@ -208,13 +206,22 @@ class Alerts:
             )
 
     def amend(self, alert: int, new: Alert) -> None:
-        """Late evaluations showed that a firing alert began elsewhere, or otherwise."""
+        """A firing alert began elsewhere, or otherwise, as late evaluations or its rule's new form say."""
         with self._db.transaction("amend") as tx:
             tx.execute(
-                """UPDATE alerts SET fired_step = ?, change = ?, window = ?, moved = ?, what = ?, detail = ?,
-                     changes = changes + 1
-                   WHERE id = ?""",
-                (new.fired_step, new.change, _dump(new.window), _dump(new.moved), new.what, new.detail, alert),
+                """UPDATE alerts SET fired_step = ?, change = ?, threshold = ?, window = ?, moved = ?, what = ?,
+                     detail = ?, kind = ?, changes = changes + 1 WHERE id = ?""",
+                (
+                    new.fired_step,
+                    new.change,
+                    new.threshold,
+                    _dump(new.window),
+                    _dump(new.moved),
+                    new.what,
+                    new.detail,
+                    new.kind,
+                    alert,
+                ),
             )
 
 

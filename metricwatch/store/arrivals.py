@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from metricwatch.clock import from_ms, to_ms
 from metricwatch.store.db import Database
+
+# A job writes its last files about when it ends.
+_LAST_FILES = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,7 @@ class OnDisk:
 
 
 class Arrivals:
-    """Reads only. newest() and newest_id() look into indexes and are for every turn; the others are not."""
+    """newest() and newest_id() look into indexes and are for every turn; the others are not."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -90,5 +94,37 @@ class Arrivals:
         return [row["step"] for row in rows]
 
     def ended(self, run: str) -> bool:
-        """True when a sink has learned that the training job has finished well."""
-        return self._db.read_one("SELECT 1 FROM remote_runs WHERE run = ? AND ended_ms IS NOT NULL", (run,)) is not None
+        """True when a sink has learned that the training job has finished well, and nobody went on with it since.
+
+        Who resumes a job need not tell the sink: what settles long after the end is not the last of it being written.
+        """
+        return bool(
+            self._db.read(
+                """SELECT 1 FROM remote_runs WHERE run = :run AND ended_ms IS NOT NULL AND NOT EXISTS (
+                     SELECT 1 FROM snapshots WHERE run = :run AND settled_ms > ended_ms + :last)""",
+                {"run": run, "last": _LAST_FILES // timedelta(milliseconds=1)},
+            )
+        )
+
+    def known_since(self, run: str) -> datetime | None:
+        """When the run was first configured; None for one that never was."""
+        row = self._db.read_one("SELECT created_ms FROM runs WHERE key = ?", (run,))
+        return from_ms(row["created_ms"]) if row else None
+
+    def watched(self, run: str, metric: str, evaluation: int) -> timedelta:
+        """For how long daemons of before have watched the run since that evaluation (0: the beginning)."""
+        row = self._db.read_one(
+            "SELECT seconds FROM watched_time WHERE run = ? AND metric = ? AND evaluation = ?",
+            (run, metric, evaluation),
+        )
+        return timedelta(seconds=row["seconds"] if row else 0)
+
+    def note_watched(self, rows: Iterable[tuple[str, str, int, float]]) -> None:
+        """Keep run, metric, last evaluation, and for how many seconds it has been watched since. The rules' alone."""
+        with self._db.transaction("watched") as tx:
+            tx.executemany(
+                """INSERT INTO watched_time (run, metric, evaluation, seconds) VALUES (?, ?, ?, ?)
+                   ON CONFLICT (run, metric) DO UPDATE SET evaluation = excluded.evaluation,
+                     seconds = excluded.seconds""",
+                rows,
+            )

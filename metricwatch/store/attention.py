@@ -61,7 +61,7 @@ class Attention:
             f"""SELECT {name} AS receiver, sum(state = 'pending') AS pending, sum(state = 'failed') AS failed,
                   min(CASE state WHEN 'pending' THEN created_ms END) AS oldest,
                   min(CASE state WHEN 'pending' THEN id END) AS head, max(CASE state WHEN 'failed' THEN id END) AS last
-                FROM notifications WHERE state <> 'sent' GROUP BY {name} ORDER BY {name}"""  # noqa: S608 - ours
+                FROM notifications WHERE state IN ('pending', 'failed') GROUP BY {name} ORDER BY {name}"""  # noqa: S608 - ours
         )
         return [
             ReceiverBacklog(

@@ -86,7 +86,8 @@ class NotificationLog:
         row = self._db.read_one(
             """SELECT max(max(created_ms, coalesce(sent_ms, 0))) AS last, max(state = 'pending') AS pending
                FROM (SELECT created_ms, sent_ms, state FROM notifications
-                     WHERE receiver = ? AND group_key = ? AND (event = 'digest') = ? ORDER BY id DESC LIMIT 20)""",
+                     WHERE receiver = ? AND group_key = ? AND (event = 'digest') = ? AND state <> 'withdrawn'
+                     ORDER BY id DESC LIMIT 20)""",
             (receiver, group_key(group), digest),
         )
         return GroupState(last_ms=row["last"] if row else None, pending=bool(row and row["pending"]))
@@ -114,7 +115,8 @@ class NotificationLog:
         rows = self._db.read(
             """SELECT alerts.*, told.event AS told_event, NOT EXISTS (
                  SELECT 1 FROM notification_alerts AS earlier JOIN notifications AS n ON n.id = earlier.notification
-                 WHERE earlier.alert = alerts.id AND n.receiver = ? AND n.id < told.notification) AS first
+                 WHERE earlier.alert = alerts.id AND n.receiver = ? AND n.id < told.notification
+                   AND n.state <> 'withdrawn') AS first
                FROM notification_alerts AS told JOIN alerts ON alerts.id = told.alert
                WHERE told.notification = ? ORDER BY alerts.id""",
             (receiver, notification),
@@ -152,6 +154,11 @@ class NotificationLog:
                 "UPDATE notifications SET state = 'failed', attempts = attempts + 1, reason = ? WHERE id = ?",
                 (reason, notification),
             )
+
+    def withdraw(self, notification: int, reason: str) -> None:
+        """It is not sent any more. What it tells is made into another message when its time has come."""
+        with self._db.transaction("withdraw") as tx:
+            tx.execute("UPDATE notifications SET state = 'withdrawn', reason = ? WHERE id = ?", (reason, notification))
 
     def stood_in_for(self, notification: int) -> bool:
         """True when another receiver has been handed this message already."""

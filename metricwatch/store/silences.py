@@ -10,16 +10,20 @@ from datetime import datetime
 from typing import Literal
 
 from metricwatch.clock import from_ms, to_ms
-from metricwatch.config.matchers import all_match, parse_matchers
+from metricwatch.config.matchers import Matcher, all_match, parse_matchers
 from metricwatch.store.db import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """Alerts that match all of matchers are told to nobody from starts_at to before ends_at. No matchers: all."""
+    """Alerts that match all of matchers are told to nobody from starts_at to before ends_at. No matchers: all.
+
+    meaning is what the matchers say, None where they cannot be read: then it covers nothing.
+    """
 
     id: int
     matchers: tuple[str, ...]
+    meaning: tuple[Matcher, ...] | None
     author: str
     comment: str
     created_at: datetime
@@ -33,11 +37,12 @@ class Silence:
         return "active" if now >= self.starts_at else "pending"
 
     def covers(self, labels: Mapping[str, str]) -> bool:
-        """True when an alert with these labels is meant. A silence that cannot be read covers nothing."""
-        try:
-            return all_match(parse_matchers(self.matchers), labels)
-        except ValueError:
-            return False
+        """True when an alert with these labels is meant."""
+        return self.meaning is not None and all_match(self.meaning, labels)
+
+
+# The matchers of a silence, and what they mean.
+_Read = tuple[tuple[str, ...], tuple[Matcher, ...] | None]
 
 
 class Silences:
@@ -45,6 +50,8 @@ class Silences:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        # By the text in the ledger: the stage asks every few seconds, and there may be thousands.
+        self._known: dict[str, _Read] = {}
 
     def add(
         self, matchers: Sequence[str], *, author: str, comment: str, starts: datetime, ends: datetime, now: datetime
@@ -83,13 +90,23 @@ class Silences:
         if not self._db.has("silences"):
             return []
         rows = self._db.read(f"SELECT * FROM silences WHERE {condition} ORDER BY id", (parameter,))  # noqa: S608 - ours
-        return [_silence(row) for row in rows]
+        self._known = {text: self._known.get(text) or _read(text) for text in {row["matchers"] for row in rows}}
+        return [_silence(row, self._known[row["matchers"]]) for row in rows]
 
 
-def _silence(row: sqlite3.Row) -> Silence:
+def _read(text: str) -> _Read:
+    matchers = tuple(json.loads(text))
+    try:
+        return matchers, parse_matchers(matchers)
+    except ValueError:
+        return matchers, None
+
+
+def _silence(row: sqlite3.Row, read: _Read) -> Silence:
     return Silence(
         id=row["id"],
-        matchers=tuple(json.loads(row["matchers"])),
+        matchers=read[0],
+        meaning=read[1],
         author=row["author"],
         comment=row["comment"],
         created_at=from_ms(row["created_ms"]),

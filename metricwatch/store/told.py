@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
-from metricwatch.records import AlertState, Direction, Severity
+from metricwatch.clock import to_ms
+from metricwatch.records import AlertEvent, AlertState, Direction, Severity
 from metricwatch.store.db import Database
 
 
@@ -50,6 +52,13 @@ class Told:
     closed: bool = False
 
 
+# What happened to an alert.
+Event = tuple[int, AlertEvent]
+
+_UNKNOWN = "gone.receiver NOT IN (SELECT value FROM json_each(:known))"
+_NEVER_REACHED = """NOT EXISTS (
+  SELECT 1 FROM notification_alerts AS t JOIN notifications AS n ON n.id = t.notification
+  WHERE t.alert = gone.alert AND n.receiver = gone.receiver AND n.state = 'sent')"""
 _SUBJECT = """alerts.id, run, rule, metric, severity, direction, kind, labels, state, fired_step, resolved_step, what,
   change, announce, runs.name AS run_name"""
 
@@ -108,13 +117,93 @@ class AlertReceivers:
                 ],
             )
 
+    def of(self, alert: int) -> dict[str, Told]:
+        """What each receiver that was ever to hear of an alert knows of it, by receiver."""
+        rows = self._db.read("SELECT *, alert AS id FROM alert_receivers WHERE alert = ?", (alert,))
+        return {row["receiver"]: _told(row) for row in rows}
+
+    def take_over(self, receiver: str, events: Sequence[Event], now: datetime) -> list[Event]:
+        """Of these events those that a receiver should hear in another's place, noted as told to it.
+
+        Left out is what it has heard, or will hear of by itself. Of an alert that it is told of it hears the end too.
+        """
+        with self._db.transaction("stand-in"):
+            known = {alert: self.of(alert).get(receiver) for alert, _ in events}
+            mine = [
+                (alert, event)
+                for alert, event in events
+                if (told := known[alert]) is None or not self._knows(told, event)
+            ]
+            self.write(
+                [
+                    Told(
+                        alert=alert,
+                        receiver=receiver,
+                        told=_state_after(event),
+                        told_ms=to_ms(now),
+                        closed=event == "resolved",
+                    )
+                    for alert, event in mine
+                ]
+            )
+            return mine
+
+    def _knows(self, told: Told, event: AlertEvent) -> bool:
+        """True when a receiver has heard of this event, knows more than it, or will hear of it by itself."""
+        if not told.closed and (event == "reminder" or told.told != _state_after(event)):
+            return True
+        if told.told != _state_after(event):
+            return told.told == "resolved"
+        return event != "reminder" and bool(
+            self._db.read(
+                """SELECT 1 FROM notification_alerts AS t JOIN notifications AS n ON n.id = t.notification
+                   WHERE t.alert = ? AND t.event = ? AND n.receiver = ? AND n.state IN ('pending', 'sent')""",
+                (told.alert, event, told.receiver),
+            )
+        )
+
+    def take_back(self, receiver: str, events: Sequence[Event], *, first: Collection[int], made_ms: int) -> bool:
+        """Note that a message was not told after all; first are the alerts of which it told the first time.
+
+        Each is due again, since the message was made. False, and nothing is noted, where the receiver knows otherwise
+        by now.
+        """
+        with self._db.transaction("take-back"):
+            rows = []
+            for alert, event in events:
+                row = self.of(alert).get(receiver)
+                if row is None or row.told != _state_after(event):
+                    return False
+                if event == "reminder":
+                    row = replace(row, told_ms=0)
+                else:
+                    row = replace(row, told="" if alert in first else "firing", due_ms=made_ms, closed=False)
+                rows.append(row)
+            self.write(rows)
+            return True
+
     def close_unknown(self, known: Iterable[str]) -> None:
-        """Nothing is left to tell to receivers that the configuration no longer names."""
+        """Nothing is left to tell to receivers that the configuration no longer names.
+
+        What still fires is routed anew, where one of them never got a message of it, or nobody is left who would hear
+        of its end.
+        """
+        names = {"known": json.dumps(sorted(known))}
         with self._db.transaction("receivers-gone") as tx:
             tx.execute(
-                """UPDATE alert_receivers SET closed = 1, held = ''
-                   WHERE NOT closed AND receiver NOT IN (SELECT value FROM json_each(?))""",
-                (json.dumps(sorted(known)),),
+                f"""DELETE FROM routed_alerts WHERE alert IN (
+                      SELECT gone.alert FROM alert_receivers AS gone JOIN alerts ON alerts.id = gone.alert
+                      WHERE alerts.state = 'firing'
+                        AND (NOT gone.closed AND {_UNKNOWN} AND {_NEVER_REACHED} OR NOT EXISTS (
+                          SELECT 1 FROM alert_receivers AS other WHERE other.alert = gone.alert
+                            AND NOT other.closed AND other.receiver IN (SELECT value FROM json_each(:known)))))""",  # noqa: S608
+                names,
+            )
+            tx.execute(
+                f"""UPDATE alert_receivers AS gone SET closed = 1, held = '',
+                      told = CASE WHEN {_NEVER_REACHED} THEN '' ELSE told END
+                    WHERE NOT closed AND {_UNKNOWN}""",  # noqa: S608 - constants
+                names,
             )
 
     def _subjects(self, condition: str) -> list[Subject]:
@@ -122,6 +211,10 @@ class AlertReceivers:
             f"SELECT {_SUBJECT} FROM alerts JOIN runs ON runs.key = alerts.run WHERE {condition}"  # noqa: S608 - constants
         )
         return [_subject(row) for row in rows]
+
+
+def _state_after(event: AlertEvent) -> Literal["firing", "resolved"]:
+    return "resolved" if event == "resolved" else "firing"
 
 
 def _subject(row: sqlite3.Row) -> Subject:

@@ -192,7 +192,7 @@ def test_a_message_that_is_posted_is_not_sent_again_whatever_happens_after(slack
         (Response("[]"), PermanentError, "is api_url right"),
         (Response("null"), PermanentError, "is api_url right"),
         (Response("[1]"), PermanentError, "cannot be read"),
-        (Response(b"\xff", content_type="text/plain; charset=utf-8"), PermanentError, "cannot be read"),
+        (Response(b"\xff", content_type="text/plain; charset=utf-8"), TemporaryError, "cannot be read"),
         (Response("no", status=404), PermanentError, "HTTP 404"),
     ],
 )

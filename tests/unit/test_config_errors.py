@@ -398,7 +398,11 @@ def test_a_bad_extractor_is_answered_at_its_key(problems, extractors, line):
         ),
         ("{metric: fid, z_score: .inf}", ["rules[0].z_score: must be a finite number"]),
         ("{metric: fid, nonfinite: no}", ["rules[0].nonfinite: false says nothing: remove the rule, or write nonf"]),
-        ("{stale: 0}", ["rules[0].stale: must be longer than zero"]),
+        ("{stale: 0s}", ["rules[0].stale: must be longer than zero"]),
+        ("{stale: 2}", ["rules[0].stale: needs a unit: 2h, 90m or 1.5h"]),
+        ("{stale: 2:30}", ["rules[0].stale: needs a unit: 2h, 90m or 1.5h"]),
+        ("{metric: fid, moves: 10, across: 5}", ["rules[0].moves: 10 is 1000%; write 10% or, if you mean it, 1000%"]),
+        ("{metric: fid, above: 10, for: yes}", ["rules[0].for: must be a number"]),
         ("{stale: 500ms}", ["rules[0].stale: must be at least 1s: the daemon looks once a second"]),
         ("{stale: soon}", ["rules[0].stale: must be a duration such as 5s, 250ms, 10m, 4h or 1d"]),
         (

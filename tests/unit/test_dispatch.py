@@ -260,6 +260,75 @@ def test_nothing_waits_for_a_receiver_that_is_gone(make):
     assert (scene.log.unannounced(), scene.log.pending()) == (False, 0)
 
 
+def renamed(scene, **before):
+    """The first message does not arrive, and its receiver has another name from then on."""
+    scene.team.errors = [TemporaryError("HTTP 503")] * 3
+    scene.configure(receivers={"slack": scene.team, **before})
+    alert = scene.fire()
+    scene.turn()
+    scene.chat = Receiver()
+    scene.configure(receivers={"chat": scene.chat, **before})
+    scene.turn(10)
+    return alert
+
+
+def test_what_a_receiver_never_got_its_new_name_gets(make):
+    scene = make()
+    alert = renamed(scene)
+    scene.resolve(alert)
+    scene.turn()
+    assert [event for event, _ in scene.chat.heard()] == ["firing", "resolved"]
+
+
+def test_what_is_routed_anew_is_not_told_again_to_those_who_know(make):
+    scene = make()
+    alert = renamed(scene, mail=scene.mail)
+    scene.team.errors = []
+    scene.configure(receivers={"chat": scene.chat, "mail": scene.mail, "later": scene.team})
+    scene.turn(10)
+    scene.resolve(alert)
+    scene.turn()
+    assert [event for event, _ in scene.chat.heard()] == ["firing", "resolved"]
+    assert [event for event, _ in scene.mail.heard()] == ["firing", "resolved"]
+    assert scene.team.messages == []
+
+
+def test_a_receiver_that_was_gone_for_a_while_gets_what_it_never_got(make):
+    scene = make(receivers={})
+    scene.team.errors = [TemporaryError("HTTP 503")]
+    for receivers in ({"team": scene.team}, {}, {"team": scene.team}):
+        scene.configure(receivers=receivers)
+        if not scene.team.tried:
+            scene.fire()
+        scene.turn()
+    assert [event for event, _ in scene.team.heard()] == ["firing"]
+
+
+def test_what_arrived_is_not_routed_anew_while_somebody_hears_its_end(make):
+    scene = make()
+    scene.fire()
+    scene.turn()
+    other = Receiver()
+    scene.configure(receivers={"chat": other, "mail": scene.mail})
+    scene.turn(10)
+    assert (len(other.messages), len(scene.mail.messages)) == (0, 1)
+
+
+def test_what_still_fires_when_all_its_receivers_are_gone_is_routed_anew(make):
+    scene = make()
+    alert = scene.fire()
+    scene.turn()
+    scene.configure(receivers={})
+    scene.turn(10)
+    # Back, it knows what it was told.
+    scene.configure(receivers={"team": scene.team, "chat": Receiver()})
+    scene.turn(10)
+    scene.resolve(alert)
+    scene.turn()
+    assert [event for event, _ in scene.team.heard()] == ["firing", "resolved"]
+    assert [event for event, _ in scene.receivers["chat"].heard()] == ["firing", "resolved"]
+
+
 def test_an_alert_that_ends_without_a_word_is_told_no_more(make):
     scene = make()
     alert = scene.fire()

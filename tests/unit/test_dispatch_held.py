@@ -8,6 +8,8 @@ import pytest
 
 from metricwatch.alerts.holding import quiet_until
 from metricwatch.config.routing import STALE_SILENCES_METRICS, Inhibition, QuietHours, Routing
+from metricwatch.errors import TemporaryError
+from metricwatch.records import Run
 from tests.support.dispatching import DAY, Scene
 
 HOUR = 3600
@@ -140,6 +142,79 @@ def test_a_silence_holds_from_its_beginning_and_can_be_ended(make):
     assert scene.team.heard()[1] == ("firing", [("firing", "during")])
 
 
+def waiting(make, event="firing"):
+    """An alert of which a message waits for another try, and is silenced by then."""
+    scene = make(receivers={})
+    scene.configure(receivers={"team": scene.team})
+    alert = scene.fire()
+    if event == "resolved":
+        scene.turn()
+        scene.resolve(alert)
+    scene.team.errors = [TemporaryError("HTTP 503")]
+    scene.turn()
+    scene.silence("alertname=fid-moved", seconds=100)
+    return scene, alert
+
+
+def test_what_waits_for_another_try_is_not_sent_once_it_is_silenced(make):
+    scene, _ = waiting(make)
+    scene.turn(50)
+    assert scene.team.tried == 1
+    (row,) = scene.log.rows()
+    assert (row["state"], row["attempts"], row["reason"]) == ("withdrawn", 1, "silence 1 of ada: known")
+    assert scene.log.held()[0][3] == "silence 1 of ada: known"
+    # Whatever else there is to tell does not wait behind it.
+    scene.fire("other")
+    scene.turn()
+    assert scene.team.heard() == [("firing", [("firing", "other")])]
+    scene.turn(50)
+    assert scene.team.heard()[1] == ("firing", [("firing", "fid-moved")])
+
+
+def test_what_is_over_when_the_silence_ends_that_stopped_its_message_is_told(make):
+    scene, alert = waiting(make)
+    scene.turn(50)
+    scene.resolve(alert)
+    scene.turn()
+    scene.turn(50)
+    assert scene.team.heard() == [("resolved", [("resolved", "fid-moved")])]
+    assert "Nothing was said of it before" in scene.team.messages[0].summary
+
+
+def test_an_end_whose_message_was_stopped_by_a_silence_is_told_when_it_is_over(make):
+    scene, alert = waiting(make, "resolved")
+    scene.turn(50)
+    assert scene.stage._told.of(alert)["team"].told == "firing"
+    assert [event for event, _ in scene.team.heard()] == ["firing"]
+    scene.turn(50)
+    assert [event for event, _ in scene.team.heard()] == ["firing", "resolved"]
+
+
+def test_a_reminder_that_was_stopped_by_a_silence_comes_when_it_is_over(make):
+    scene = make(receivers={})
+    scene.configure(receivers={"team": scene.team})
+    scene.fire()
+    scene.turn()
+    scene.team.errors = [TemporaryError("HTTP 503")]
+    scene.turn(4 * HOUR)
+    scene.silence("alertname=fid-moved", seconds=100)
+    scene.turn(50)
+    assert scene.log.rows()[0]["state"] == "withdrawn"
+    scene.turn(50)
+    assert [event for event, _ in scene.team.heard()] == ["firing", "reminder"]
+
+
+def test_a_message_of_which_a_part_is_silenced_is_sent(make):
+    scene = make()
+    scene.team.errors = [TemporaryError("HTTP 503")]
+    scene.fire("a")
+    scene.fire("b")
+    scene.turn()
+    scene.silence("alertname=a")
+    scene.turn(10)
+    assert scene.team.heard() == [("firing", [("firing", "a"), ("firing", "b")])]
+
+
 # --- inhibition --------------------------------------------------------------------------------------------
 
 
@@ -156,6 +231,45 @@ def test_a_dead_job_silences_its_own_metrics_and_nobody_elses(make):
     scene.resolve(stale)
     scene.turn()
     assert ("firing", "fid-moved") in scene.team.heard()[-1][1]
+
+
+def test_a_metric_that_is_stale_silences_the_rules_on_it_and_no_others(make):
+    scene = make(inhibit=STALE_SILENCES_METRICS)
+    scene.fire("kid-missing", kind="stale", metric="kid", what="had no evaluation for 2h", window=(), moved=())
+    scene.fire("kid-moved", metric="kid")
+    scene.fire("fid-moved")
+    scene.turn()
+    assert scene.team.heard() == [("firing", [("firing", "kid-missing"), ("firing", "fid-moved")])]
+
+
+def test_a_dead_job_silences_no_other_of_its_name(make):
+    scene = make(inhibit=STALE_SILENCES_METRICS)
+    other = Run(key="k/another", name="night")
+    scene.ledger.register_run(other, scene.clock.now())
+    scene.fire("job-dead", kind="stale", metric="", what="had no evaluation for 2h", window=(), moved=())
+    scene.fire("fid-moved", run=other)
+    scene.turn()
+    assert [rule for _, notices in scene.team.heard() for _, rule in notices] == ["job-dead", "fid-moved"]
+
+
+@pytest.mark.parametrize("circle", ["ab", "abc", "abcd"])
+def test_a_circle_of_inhibitions_silences_nobody_in_it(make, circle):
+    pairs = [*zip(circle, circle[1:] + circle[0], strict=True), (circle[0], "z")]
+    scene = make(inhibit=[Inhibition(source=(f"alertname={a}",), target=(f"alertname={b}",)) for a, b in pairs])
+    for name in (*circle, "z"):
+        scene.fire(name)
+    scene.turn()
+    assert scene.team.heard() == [("firing", [("firing", name) for name in circle])]
+    assert scene.log.held()[0][1] == "z"
+
+
+def test_inhibition_goes_on_over_an_alert_that_is_inhibited_itself(make):
+    chain = [Inhibition(source=(f"alertname={a}",), target=(f"alertname={b}",)) for a, b in ("ab", "bc")]
+    scene = make(inhibit=chain)
+    for name in "abc":
+        scene.fire(name)
+    scene.turn()
+    assert scene.team.heard() == [("firing", [("firing", "a")])]
 
 
 def test_an_alert_inhibits_also_when_nobody_was_told_of_it(make):
@@ -290,3 +404,19 @@ def test_quiet_hours_go_by_the_clock_on_the_wall(options, moment, until):
     now = datetime.fromisoformat(moment).replace(tzinfo=UTC)
     found = quiet_until((QuietHours.model_validate(options),), "team", {}, now)
     assert (found.astimezone(UTC).strftime("%Y-%m-%dT%H:%M") if found else None) == until
+
+
+@pytest.mark.parametrize(
+    ("spans", "until"),
+    [
+        # Saturday and Sunday, in pieces that touch, and a night that overlaps the last of them.
+        ([("00:00", "12:00"), ("12:00", "24:00")], "2026-01-05T00:00"),
+        ([("00:00", "12:00"), ("11:00", "24:00"), ("22:00", "07:00")], "2026-01-05T07:00"),
+        ([("00:00", "12:00"), ("12:01", "24:00")], "2026-01-03T12:00"),
+    ],
+)
+def test_quiet_hours_that_touch_end_with_the_last_of_them(spans, until):
+    hours = [QuietHours.model_validate({"from": a, "to": b, "days": ["sat", "sun"]}) for a, b in spans]
+    found = quiet_until(hours, "team", {}, datetime(2026, 1, 3, 6, tzinfo=UTC))
+    assert found is not None
+    assert found.astimezone(UTC).strftime("%Y-%m-%dT%H:%M") == until

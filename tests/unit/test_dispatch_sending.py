@@ -119,8 +119,65 @@ def test_a_message_that_two_refuse_goes_round_no_circle(make):
     scene.fire()
     scene.turn()
     scene.turn(60)
-    assert [row["state"] for row in scene.log.rows()] == ["failed"] * 3
-    assert (scene.team.tried, scene.mail.tried) == (1, 2)
+    assert [row["state"] for row in scene.log.rows()] == ["failed"] * 2
+    assert (scene.team.tried, scene.mail.tried) == (1, 1)
+
+
+def test_a_stand_in_hears_the_end_too_and_only_once(make):
+    scene = make(routing=WITH_FALLBACK)
+    scene.team.errors = [PermanentError("no")] * 9
+    alert = scene.fire()
+    scene.turn()
+    # Of the team's reminder, which is refused as well, it hears by its own.
+    scene.turn(4 * 3600)
+    scene.resolve(alert)
+    scene.turn()
+    scene.turn(60)
+    assert [event for event, _ in scene.mail.heard()] == ["firing", "reminder", "resolved"]
+    assert scene.db.read("SELECT count(*) FROM alert_receivers WHERE NOT closed")[0][0] == 0
+
+
+def test_a_stand_in_hears_the_end_too_where_the_receiver_takes_it_again(make):
+    scene = make(routing=WITH_FALLBACK)
+    scene.team.errors = [PermanentError("no")]
+    alert = scene.fire()
+    scene.turn()
+    scene.resolve(alert)
+    scene.turn()
+    assert [event for event, _ in scene.mail.heard()] == ["firing", "resolved"]
+    assert [event for event, _ in scene.team.heard()] == ["resolved"]
+
+
+def test_a_stand_in_that_heard_only_the_end_hears_no_more(make):
+    scene = make(routing=WITH_FALLBACK)
+    alert = scene.fire()
+    scene.turn()
+    scene.team.errors = [PermanentError("no")]
+    scene.resolve(alert)
+    scene.turn()
+    scene.turn(60)
+    assert scene.mail.heard() == [("resolved", [("resolved", "fid-moved")])]
+
+
+def test_who_has_heard_it_is_not_told_again_in_anothers_place(make):
+    scene = make(routing=NO_WAITS.model_copy(update={"fallback": "mail"}))
+    scene.team.errors = [PermanentError("no")] * 9
+    alert = scene.fire("a")
+    scene.turn()
+    scene.turn(4 * 3600)
+    scene.resolve(alert)
+    scene.turn()
+    assert [event for event, _ in scene.mail.heard()] == ["firing", "reminder", "resolved"]
+
+
+def test_who_could_not_be_reached_itself_is_tried_again_in_anothers_place(make):
+    scene = make(routing=NO_WAITS.model_copy(update={"fallback": "mail"}))
+    scene.team.errors = [TemporaryError("HTTP 503"), PermanentError("no")]
+    scene.mail.errors = [PermanentError("no")]
+    scene.fire()
+    scene.turn()
+    scene.turn(10)
+    assert scene.mail.heard() == [("firing", [("firing", "fid-moved")])]
 
 
 def test_a_stand_in_has_no_stand_in_of_its_own_whatever_is_configured_by_then(make):
@@ -155,6 +212,33 @@ def test_what_nobody_takes_for_a_day_is_given_up_and_sent_elsewhere(make):
     for _ in range(25):
         scene.turn(3600)
     assert scene.mail.messages[0].note.startswith("sent in place of team, which refused it: given up after 1 day")
+
+
+def test_after_a_long_pause_a_message_is_not_given_up_at_the_first_hiccup(make):
+    scene = make(receivers={"team": Receiver()})
+    (team,) = scene.receivers.values()
+    team.errors = [TemporaryError("HTTP 503")] * 2
+    scene.fire()
+    scene.stage.tick()
+    scene.clock.advance(49 * 3600)
+    scene.configure(receivers={"team": team})
+    scene.turn()
+    scene.turn(3500)
+    assert team.heard()[0] == ("firing", [("firing", "fid-moved")])
+
+
+def test_an_hour_after_a_long_pause_it_is_given_up(make):
+    team = Receiver()
+    team.errors = [TemporaryError("HTTP 503")] * 99
+    scene = make(receivers={"team": team})
+    scene.fire()
+    scene.stage.tick()
+    scene.clock.advance(49 * 3600)
+    scene.configure(receivers={"team": team})
+    scene.turn()
+    assert [row["state"] for row in scene.log.rows()] == ["pending"]
+    scene.turn(3601)
+    assert [(row["event"], row["state"]) for row in scene.log.rows()][-1] == ("firing", "failed")
 
 
 def test_a_notifier_that_breaks_its_contract_stops_nobody_and_its_words_are_not_kept(make):

@@ -62,7 +62,16 @@ def read(tmp_path, monkeypatch):
         ("{routes: [{receivers: [x]}]}", "route.routes[0].receivers[0]: unknown receiver 'x'; known: mail, team"),
         ("{routes: [{match: [severty=info]}]}", "route.routes[0].match[0]: no alert has a label 'severty'; did you"),
         ("{routes: [{match: [severity=crit]}]}", "route.routes[0].match[0]: no alert has the severity 'crit'; "),
+        (
+            "{routes: [{match: ['severity=~page|crit']}]}",
+            "route.routes[0].match[0]: no alert has a severity that 'page|crit' matches; ",
+        ),
+        ("{routes: [{match: [severity==info]}]}", "route.routes[0].match[0]: at character 10: one = is enough"),
         ("{routes: [{match: ['run=~(']}]}", "route.routes[0].match[0]: at character 6: not a regular expression"),
+        (
+            "{routes: [{match: ['run=~(a+)+']}]}",
+            "route.routes[0].match[0]: at character 6: a repeated group that holds a repeat or alternatives",
+        ),
         ("{routes: [{match: [run]}]}", "route.routes[0].match[0]: at character 4: one of = != =~ !~ must follow"),
         ("{routes: [{mach: [run=a]}]}", "route.routes[0].mach: unknown key; did you mean 'match'?"),
         (
@@ -113,7 +122,11 @@ def test_routes_that_can_work_are_taken(read, route):
             "[{source: [kind=stale], target: [run=a], equal: [rum]}]",
             "inhibit[0].equal[0]: no alert has a label 'rum'; did you mean 'run'?",
         ),
-        ("[{source: [kind=a, kind=b], target: [run=a]}]", "inhibit[0].source: kind="),
+        ("[{source: [run=a, run=b], target: [run=a]}]", "inhibit[0].source: run="),
+        (
+            "[{source: [kind=stael], target: [run=a]}]",
+            "inhibit[0].source[0]: no alert has the kind 'stael'; did you mean",
+        ),
     ],
 )
 def test_a_bad_inhibition_is_answered_at_its_key(problems, inhibit, line):
@@ -154,7 +167,8 @@ def test_a_time_of_day_needs_no_quotes(read):
 def test_without_a_word_a_dead_job_silences_its_metrics_and_reminders_come_every_four_hours(read):
     config = read("")
     assert [(i.source, i.target, i.equal) for i in config.inhibit] == [
-        (('kind="stale"',), ('kind!="stale"',), ("run",))
+        (('kind="stale"', 'metric=""'), ('kind!="stale"',), ("run",)),
+        (('kind="stale"',), ('kind!="stale"',), ("run", "metric")),
     ]
     assert (config.route.group_by, config.route.repeat_interval) == (("run",), timedelta(hours=4))
 

@@ -97,6 +97,53 @@ def test_all_must_hold():
 
 
 @pytest.mark.parametrize(
+    "expression",
+    [
+        "(a+)+",
+        "(?:a*)*b",
+        "(a{2,})+",
+        "(a|ab)*",
+        "((a?b)c){2,}",
+        "(aa?)*",
+        "(x(a+)y)+",
+        "(?P<n>[^]+)]+)*",
+        "([a-z]+-){9}",
+        "(a{,3})*",
+    ],
+)
+def test_an_expression_that_may_take_for_ever_is_refused(expression):
+    with pytest.raises(ValueError, match="at character 6: a repeated group that holds a repeat or alternatives"):
+        parse_matcher(f"run=~{expression}")
+
+
+@pytest.mark.parametrize("expression", ["a" * 501, "(?x)(a+) +", "(a+)(?#x)+"])
+def test_an_expression_that_is_long_or_hides_what_it_repeats_is_refused(expression):
+    with pytest.raises(ValueError, match=r"characters; at most 500 are taken|neither comments nor the flag x"):
+        parse_matcher(f"run=~{expression}")
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        (r"debug-.*-v\d+", "debug-a-v12"),
+        (r"(\d{4}-)+x", "2026-2027-x"),
+        ("(a|b)?c{2,3}", "bcc"),
+        (r"(ab)+\(+", "abab(("),
+        ("(a+)?b", "aab"),
+        ("[(]+(x)*", "((xx"),
+        ("(a{})+", "a{}a{}"),
+        ("(?i:NIGHT)-.*", "night-1"),
+    ],
+)
+def test_an_expression_that_ends_soon_is_taken(expression, value):
+    assert parse_matcher(f"run=~{expression}").holds(value)
+
+
+def test_an_expression_sees_only_the_beginning_of_a_very_long_value():
+    assert parse_matcher("run=~a{300}").holds("a" * 300 + "b")
+
+
+@pytest.mark.parametrize(
     ("texts", "never"),
     [
         (["run=a", "run=b"], True),

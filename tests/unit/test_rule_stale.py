@@ -105,6 +105,12 @@ def test_gaps_are_the_stretches_longer_than_that_and_do_not_overlap(hours, after
         # Nor of two: between them others may not have been scored.
         ([1000, 6000], 10000, False),
         ([10000], 10000, True),
+        # It goes on beyond what was said to be its end.
+        ([3000, 6000, 9000, 12000], 9000, False),
+        ([9000, 12000], 9000, False),
+        ([3000, 6000, 9000, 12000], 10000, True),
+        # Its last files have a step of their own.
+        ([8000, 9000, 10000, 10050], 10000, True),
         ([10050], 10000, True),
         ([], 0, False),
     ],
@@ -180,6 +186,127 @@ def test_a_daemon_that_was_off_did_not_watch(make):
     assert scene.told() == [("worse", 1000, None)]
 
 
+def test_a_daemon_that_is_restarted_each_hour_adds_its_hours_up(make):
+    scene = make()
+    scene.score(1000, 30)
+    for _ in range(60):
+        scene.turn(60)
+    scene.configure(STALE)
+    for _ in range(59):
+        scene.turn(60)
+    assert scene.told() == []
+    scene.turn(60)
+    assert scene.told() == [("worse", 1000, None)]
+    # What fires is not watched anew.
+    scene.configure(STALE)
+    scene.turn(7200)
+    scene.score(2000, 30)
+    assert scene.told() == [("worse", 1000, 2000)]
+    scene.configure(STALE)
+    scene.turn(7199)
+    assert len(scene.told()) == 1
+
+
+def test_a_night_off_does_not_count_and_the_hour_before_it_does(make):
+    scene = make()
+    scene.score(1000, 30)
+    scene.turn(3600)
+    for _ in range(2):
+        scene.clock.advance(36000)
+        scene.configure(STALE)
+        scene.turn()
+        assert scene.told() == []
+    scene.turn(3599)
+    assert scene.told() == []
+    scene.turn(1)
+    assert scene.told() == [("worse", 1000, None)]
+
+
+def test_a_run_that_has_not_begun_has_been_watched_all_the_same(make):
+    scene = make()
+    for _ in range(2):
+        scene.turn(3600)
+        scene.configure(STALE)
+    scene.turn()
+    assert scene.told() == [("worse", 0, None)]
+
+
+def test_time_before_the_last_evaluation_does_not_count(make):
+    scene = make()
+    scene.score(1000, 30)
+    scene.turn(7000)
+    scene.score(2000, 30)
+    scene.configure(STALE)
+    scene.turn(7199)
+    assert scene.told() == []
+    scene.turn(1)
+    assert scene.told() == [("worse", 2000, None)]
+
+
+def test_how_long_runs_are_watched_is_noted_once_a_minute(make, monkeypatch):
+    scene = make(rule(stale="2h"), rule(stale="3h", name="other"), rule(stale="2h", name="kid", metric="kid"))
+    scene.score(1000, 30)
+    noted, real = [], scene.db.transaction
+    monkeypatch.setattr(scene.db, "transaction", lambda name: noted.append(name) or real(name))
+    for _ in range(600):
+        scene.turn(1)
+    assert noted == ["watched"] * 10
+    rows = [tuple(row) for row in scene.db.read("SELECT metric, evaluation, seconds FROM watched_time ORDER BY 1")]
+    assert rows == [("", 1, 600), ("kid", 0, 600)]
+
+
+def test_a_run_that_leaves_the_ledger_takes_its_time_with_it(make):
+    scene = make(runs=(NIGHT, DAY))
+    scene.turn(60)
+    with scene.db.transaction("test") as tx:
+        tx.execute("DELETE FROM rule_marks")
+        tx.execute("DELETE FROM runs WHERE key = ?", (DAY.key,))
+    assert [row["run"] for row in scene.db.read("SELECT run FROM watched_time")] == [NIGHT.key]
+
+
+def once(scene, *steps):
+    """As `run --once`: what is on disk is scored, then the rules look at the calendar."""
+    scene.configure(STALE)
+    scene.turn(3)
+    for step in steps:
+        scene.score(step, 30)
+    assert not scene.rules.behind()
+    scene.rules.all_scored = True
+    assert scene.rules.behind()
+    scene.turn()
+    assert not scene.rules.behind()
+    scene.clock.advance(3600)
+
+
+def test_run_once_each_hour_goes_by_the_calendar(make):
+    scene = make()
+    once(scene, 1000)
+    once(scene)
+    assert scene.told() == []
+    once(scene)
+    assert scene.told() == [("worse", 1000, None)]
+    once(scene)
+    once(scene, 2000)
+    assert scene.told() == [("worse", 1000, 2000)]
+
+
+def test_run_once_scores_what_is_there_before_it_looks(make):
+    scene = make()
+    once(scene, 1000)
+    scene.clock.advance(36000)
+    once(scene, 2000)
+    assert scene.told() == []
+
+
+def test_run_once_for_a_run_that_has_not_begun_counts_from_when_it_was_configured(make):
+    scene = make()
+    once(scene)
+    assert scene.told() == []
+    once(scene)
+    once(scene)
+    assert scene.told() == [("worse", 0, None)]
+
+
 def test_a_machine_that_slept_or_whose_clock_was_set_has_not_watched_either(make):
     scene = make()
     scene.score(1000, 30)
@@ -252,7 +379,7 @@ def test_a_run_that_ended_at_the_tracking_server_is_over(make):
     scene.turn(7200)
     ended = "INSERT OR REPLACE INTO remote_runs (sink, run, id, ended_ms) VALUES ('mlflow', ?, 'x', ?)"
     with scene.db.transaction("test") as tx:
-        tx.execute(ended, (NIGHT.key, 5))
+        tx.execute(ended, (NIGHT.key, int(scene.clock.now().timestamp() * 1000)))
     scene.turn(1)
     assert [alert.reason for alert in scene.alerts.of_rule(NIGHT.key, "r")] == ["the run has ended"]
     scene.turn(36000)
@@ -341,15 +468,67 @@ def test_while_nothing_arrives_it_asks_the_ledger_once_a_second_and_little(make,
     assert len(asked) == 100
 
 
-def test_a_longer_time_is_another_rule_and_begins_anew(make):
+def test_an_alert_is_over_when_the_changed_rule_gives_more_time_which_then_runs_on(make):
     scene = make()
     scene.score(1000, 30)
     scene.turn(7200)
     scene.configure(rule(stale="3h"))
-    scene.turn(7200)
+    scene.turn(3599)
     assert [alert.reason for alert in scene.alerts.of_rule(NIGHT.key, "r")] == ["the rule was changed"]
+    announce = scene.db.read("SELECT announce FROM alerts")
+    assert announce[0]["announce"] == 1
+    assert scene.curve() == [(1000, 0), (1000, 1), (1000, 0)]
+    scene.turn(1)
+    assert [alert.what for alert in scene.alerts.firing()] == ["had no evaluation for 3h"]
+
+
+def test_an_alert_goes_on_when_the_changed_rule_gives_less_time(make):
+    scene = make()
+    scene.score(1000, 30)
+    scene.turn(7200)
+    scene.configure(rule(stale="1h"))
+    scene.turn(10)
+    (alert,) = scene.alerts.of_rule(NIGHT.key, "r")
+    assert (alert.id, alert.what, alert.resolved_step) == (1, "had no evaluation for 1h", None)
+    assert scene.tags()[-1] == "firing at step 1000: had no evaluation for 1h (worse)"
+    tags = len(scene.tags())
     scene.turn(3600)
-    assert len(scene.alerts.firing()) == 1
+    assert len(scene.tags()) == tags
+
+
+def test_an_evaluation_that_came_while_the_rule_was_changed_ends_it(make):
+    scene = make()
+    scene.score(1000, 30)
+    scene.turn(7200)
+    scene.score(2000, 30, turn=False)
+    scene.configure(rule(stale="1h"))
+    scene.turn()
+    assert [alert.reason for alert in scene.alerts.of_rule(NIGHT.key, "r")] == ["an evaluation came"]
+
+
+def test_a_finished_run_that_somebody_went_on_with_can_die(make):
+    scene = make()
+    scene.score(1000, 30)
+    ended = "INSERT INTO remote_runs (sink, run, id, ended_ms) VALUES ('mlflow', ?, 'x', ?)"
+    with scene.db.transaction("test") as tx:
+        tx.execute(ended, (NIGHT.key, int(scene.clock.now().timestamp() * 1000)))
+    # Its last files.
+    scene.turn(599)
+    scene.score(2000, 30)
+    scene.turn(36000)
+    assert scene.told() == []
+    # The tracking server may not know.
+    scene.score(3000, 30)
+    scene.turn(7200)
+    assert scene.told() == [("worse", 3000, None)]
+
+
+def test_a_run_that_goes_beyond_its_last_step_can_die(make):
+    scene = make(runs=(DAY,))
+    for step in (3000, 6000, 9000, 12000):
+        scene.score(step, 30, run=DAY)
+    scene.turn(7200)
+    assert scene.told(run=DAY) == [("worse", 12000, None)]
 
 
 stories = st.lists(

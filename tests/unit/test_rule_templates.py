@@ -32,12 +32,27 @@ def test_every_variable_may_be_named(name):
         ("{{ metric | uper }}", "not a template: line 1: No filter named 'uper'"),
         ("{% include 'x' %}", "a message's template stands alone"),
         ("{{ (" * 5000, "not a template: "),
+        ("{{ title | center(300000000) }}", "the filter center is not for messages: it can make a text of any length"),
+        ("{{ [1] | batch(30000000, 'x') | list }}", "the filter batch "),
+        ("{{ text | indent(300000000, true) }}", "the filter indent "),
+        ("{{ text | replace('t', text) }}", "the filter replace "),
+        ("{{ '{:>300000000}'.format(1) }}", "the method format is not for messages"),
+        ("{{ title.ljust(300000000) }}", "the method ljust "),
+        ("{{ title['zfill'](300000000) }}", "the method zfill "),
+        ("{% set n = namespace(x='x') %}{% set n.x = n.x ~ n.x %}", "namespace is not for messages"),
+        ("{% macro f(x) %}{{ f(x ~ x) }}{% endmacro %}{{ f(title) }}", "what calls itself (macro, call, recursive) "),
+        ("{% for x in window recursive %}{{ loop(window) }}{% endfor %}", "what calls itself "),
     ],
 )
 def test_what_cannot_be_understood_is_refused(template, words):
     with pytest.raises(ValueError) as caught:
         check_template(template)
     assert str(caught.value).startswith(words)
+
+
+def test_a_label_may_be_called_like_a_method_of_a_text():
+    check_template("{{ labels.format }}{{ labels['replace'] }}")
+    assert render("{{ labels.format }}", {"labels": {"format": "png"}}) == "png"
 
 
 def test_checking_runs_nothing():
@@ -54,6 +69,12 @@ def test_checking_runs_nothing():
         ("{{ 'a' * 10 ** 9 }}", "for two numbers of ordinary size"),
         ("{{ 10 ** (10 ** 9) }}", "for two numbers of ordinary size"),
         ("{{ '%1000000000d' % 1 }}", "for two numbers of ordinary size"),
+        ("{{ (9 ** 999) ** 999 }}", "for two numbers of ordinary size"),
+        ("{{ (2 ** 900) * (2 ** 900) * (2 ** 900) * (2 ** 900) * (2 ** 900) }}", "for two numbers of ordinary size"),
+        ("{{ '%0300000000d' | format(1) }}", "widths and precisions of at most 2 digits"),
+        ("{{ '%.*f' | format(300000000, 1.0) }}", "widths and precisions of at most 2 digits"),
+        ("{{ 'x' | attr('center')(300000000) }}", "unsafe"),
+        ("{{ ['x'] | map('center', 300000000) | list }}", "No filter named 'center'"),
         ("{% for i in range(100000) %}xx{% endfor %}", f"more than {MOST_CHARACTERS} characters"),
     ],
 )

@@ -271,3 +271,17 @@ def test_net_is_the_documented_formula(window):
     if math.isclose(moved, 0.10, rel_tol=1e-9):
         return
     assert (movement(rule(mode="net"), series(*window)) is not None) is (moved > 0.10)
+
+
+@pytest.mark.parametrize("values", [(1e-320, 1.0), (5e-324, 1e308), (1e-300, 1e300), (-1e308, 1e308)])
+def test_a_window_that_begins_next_to_nothing_moves_by_a_finite_share(values):
+    found = movement(rule(across=2), series(*values))
+    assert found is not None
+    assert found.direction == "worse"
+    assert 0.1 < found.change < math.inf
+    if values[0] == 1e-320:
+        assert found.change == 1.0
+
+
+def test_a_small_first_value_is_still_what_the_movement_is_measured_against():
+    assert movement(rule(across=2), series(1e-9, 3e-9)).change == pytest.approx(2.0)

@@ -66,7 +66,7 @@ def test_it_prints_the_id_and_says_what_it_covers_now(commands):
     commands.scene.fire(run=DAY)
     number, said = commands.add("run=night")
     assert number == 1
-    assert "it covers 1 alerts that fire now: fid-moved of night" in said
+    assert "it covers 1 alert that fires now: fid-moved of night" in said
     assert "no daemon runs" in said
     (made,) = commands.silences.all()
     assert (made.matchers, made.author, made.comment) == (('run="night"',), "ada", "known")
@@ -94,7 +94,11 @@ def test_a_first_word_alone_is_the_name_of_a_rule(commands):
         (["fid-mved"], "no rule is named 'fid-mved'; did you mean 'fid-moved'?"),
         (["severty=info"], "no alert has a label 'severty'; did you mean 'severity'?"),
         (["run=~("], "matcher 1: at character 6: not a regular expression"),
+        (["run=~(a+)+"], "matcher 1: at character 6: a repeated group that holds a repeat or alternatives"),
         (["fid-moved", "vision"], "matcher 2: at character 7: one of = != =~ !~ must follow"),
+        (["severity=crit"], "matcher 1: no alert has the severity 'crit'; did you mean 'critical'?"),
+        (["kind=stalle"], "matcher 1: no alert has the kind 'stalle'; did you mean 'stale'?"),
+        (["severity==critical"], "matcher 1: at character 10: one = is enough"),
         (["run=a", "run=b"], 'run="a" and run="b" can never both hold'),
     ],
 )
@@ -139,7 +143,7 @@ def test_times_may_be_said_with_and_without_a_zone(commands):
 def test_everything_can_be_silenced_when_it_is_said(commands):
     commands.scene.fire()
     _, said = commands.add(everything=True)
-    assert "it covers 1 alerts" in said
+    assert "it covers 1 alert that fires now" in said
     assert "(every alert)" in commands.list()
 
 
@@ -198,3 +202,42 @@ def test_a_silence_that_cannot_be_read_covers_nothing_and_stops_nobody(commands)
     scene.fire()
     scene.turn()
     assert len(scene.team.messages) == 1
+
+
+def test_a_silence_of_an_earlier_version_that_may_take_for_ever_covers_nothing(commands):
+    scene = commands.scene
+    scene.silence('alertname=~"(a+)+"')
+    scene.fire("a" * 40 + "!")
+    scene.turn()
+    assert len(scene.team.messages) == 1
+
+
+def test_the_matchers_of_a_silence_are_read_once_however_often_it_is_asked(commands, monkeypatch):
+    from metricwatch.store import silences
+
+    read, parse = [], silences.parse_matchers
+    monkeypatch.setattr(silences, "parse_matchers", lambda texts: read.append(texts) or parse(texts))
+    scene = commands.scene
+    for number in range(3):
+        scene.silence(f'run=~"debug-{number}.*"')
+    for _ in range(4):
+        assert len(commands.silences.active(scene.clock.now())) == 3
+    assert len(read) == 3
+
+
+@pytest.mark.parametrize("field", ["comment", "author"])
+def test_an_address_in_the_comment_or_the_author_is_refused_and_not_repeated(commands, field):
+    with pytest.raises(InputError) as raised:
+        commands.add("run=night", **{field: "https://hooks.example.org/services/secret"})
+    assert "say it in words" in str(raised.value)
+    assert "services" not in str(raised.value)
+    assert commands.silences.all() == []
+
+
+def test_a_run_or_metric_that_nobody_knows_is_warned_of_and_silenced_all_the_same(commands):
+    number, said = commands.add("run=nihgt", "metric=fdi")
+    assert number == 1
+    assert "warning: no run named 'nihgt' is known so far; did you mean 'night'?" in said
+    assert "warning: no metric named 'fdi' is known so far; did you mean 'fid'?" in said
+    assert "warning" not in commands.add("run=night", "metric=fid")[1]
+    assert "warning" not in commands.add('run=~"debug-.*"')[1]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from metricwatch.alerts.stage import AlertDispatcher
 from metricwatch.api import Notifier, Sink
-from metricwatch.config import MovesRule
+from metricwatch.config import AboveRule, MovesRule
 from metricwatch.errors import PermanentError, RunGoneError, TemporaryError
 from metricwatch.export.stage import Exporter
 from metricwatch.records import Evaluation, JobState, RemoteRun, Run, Score, ScoreState
@@ -259,12 +259,27 @@ def test_a_rule_added_while_its_alert_would_fire_tells_of_it(scene):
     assert scene.heard() == [("firing", "critical", 5000)]
 
 
-def test_removing_a_rule_ends_its_alert_without_a_word(scene):
+def test_whoever_heard_of_an_alert_hears_that_its_rule_was_removed(scene):
     scene.play(30, 30, 30, 30, 60)
     scene.configure([])
     scene.turn()
-    assert scene.heard() == [("firing", "critical", 5000)]
+    assert scene.heard() == [("firing", "critical", 5000), ("resolved", "critical", 5000)]
+    assert scene.heard(scene.mail) == scene.heard()
+    assert "is over at step 5000: the rule was removed." in scene.team.messages[-1].summary
     assert scene.alert_log.firing() == []
+    assert scene.sink.points[-1].value == 0
+    assert scene.sink.tags["metricwatch.alert.fid-moved"] == "inactive at step 5000: the rule was removed"
+    scene.configure([])
+    scene.turn()
+    assert len(scene.heard()) == 2
+
+
+def test_a_rule_with_another_name_is_the_end_of_one_and_the_beginning_of_another(scene):
+    scene.play(30, 30, 30, 30, 60)
+    scene.configure([moves(name="fid-jumps")])
+    scene.turn()
+    told = [(notice.event, notice.alert.rule) for m in scene.team.messages for notice in m.notices]
+    assert sorted(told) == [("firing", "fid-jumps"), ("firing", "fid-moved"), ("resolved", "fid-moved")]
 
 
 def test_a_notifier_that_is_away_gets_its_message_later_and_holds_up_nobody(scene):
@@ -311,13 +326,57 @@ def test_whatever_arrives_in_whatever_order_the_open_alert_is_the_one_of_the_cur
         scene.db.close()
 
 
-def test_changing_a_rule_is_not_told_as_the_end_of_an_alert(scene):
+def test_whoever_heard_of_an_alert_hears_that_it_is_over_when_the_changed_rule_says_so(scene):
     scene.play(30, 30, 30, 30, 36)
+    scene.clock.advance(1)
     scene.configure([moves(moves=0.5)])
+    assert len(scene.alert_log.firing()) == 1, "the new form has not looked yet"
     scene.turn()
-    assert scene.heard() == [("firing", "critical", 5000)]
+    assert scene.heard() == [("firing", "critical", 5000), ("resolved", "critical", 5000)]
+    assert "is over at step 5000: the rule was changed." in scene.team.messages[-1].summary
     assert scene.alert_log.firing() == []
     assert scene.sink.points[-1].value == 0
+    assert scene.sink.tags["metricwatch.alert.fid-moved"] == "inactive at step 5000"
+
+
+def test_a_changed_rule_that_fires_all_the_same_goes_on_without_a_word(scene):
+    scene.play(30, 30, 30, 30, 36)
+    scene.configure([moves(moves=0.15)])
+    scene.turn()
+    (alert,) = scene.alert_log.firing()
+    assert (alert.id, alert.threshold) == (1, 0.15)
+    assert scene.heard() == [("firing", "critical", 5000)]
+    scene.play(30, 30, 30, 30, 30, 30, 30, start=6)
+    told = [(notice.event, notice.alert.id) for message in scene.team.messages for notice in message.notices]
+    assert told.count(("firing", 1)) == told.count(("resolved", 1)) == 1
+    assert scene.alert_log.firing() == []
+
+
+def test_what_the_earlier_form_of_a_rule_said_hides_nothing_that_the_new_one_finds(scene):
+    scene.configure([AboveRule(name="high", metric="fid", above=60)])
+    scene.play(50, 70)
+    scene.play(70, start=6)
+    scene.clock.advance(1)
+    scene.configure([AboveRule(name="high", metric="fid", above=80)])
+    scene.turn()
+    scene.play(90, start=5)
+    found = [(alert.fired_step, alert.resolved_step) for alert in scene.alert_log.of_rule(RUN.key, "high")]
+    assert found == [(2000, 6000), (5000, 6000)]
+    assert scene.team.messages[-1].notices[0].alert.fired_step == 5000
+
+
+def test_a_late_calm_evaluation_within_an_alert_that_lasts_is_no_end_and_no_other_alert(scene):
+    scene.configure([moves(across=2, moves=0.01)])
+    scene.play(30, 60, 70)
+    scene.score(4000, 80)
+    scene.score(5000, 90)
+    scene.turn()
+    assert scene.heard() == [("firing", "critical", 2000)]
+    scene.score(3500, 70)
+    scene.turn()
+    assert scene.heard() == [("firing", "critical", 2000)]
+    (alert,) = scene.alert_log.firing()
+    assert (alert.id, alert.fired_step) == (1, 4000)
 
 
 def test_a_failed_score_does_not_end_an_alert(scene):

@@ -44,7 +44,7 @@ def command(
     from metricwatch.cli.progress import bars
     from metricwatch.cli.replay import pictures, report, settings
     from metricwatch.clock import SystemClock
-    from metricwatch.errors import InputError
+    from metricwatch.errors import InputError, MetricwatchError
     from metricwatch.replaying.curves import Curves
     from metricwatch.replaying.directions import Directions
     from metricwatch.replaying.replay import nearest, replay
@@ -68,10 +68,19 @@ def command(
             looks = replay(chosen.rules, run, curves, directions, now=SystemClock().now(), metrics=metrics, show=show)
     finally:
         sink.close()
-    drawn = pictures.draw_to(plot, form, looks, run.name) if plot is not None else []
+    drawn: list[Path] = []
+    undrawn: MetricwatchError | None = None
+    if plot is not None:
+        try:
+            drawn = pictures.draw_to(plot, form, looks, run.name)
+        except MetricwatchError as error:
+            # What was found out is shown all the same.
+            undrawn = error
     told = report.Report(
         run_id=run_id, run=run, where=chosen.tracking.redacted_uri, looks=looks, ours=curves.ours(), pictures=drawn
     )
     report.print_document(told) if as_json else report.show(told)
+    if undrawn is not None:
+        raise undrawn
     if not any(look.evaluations for look in looks):
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ import typer
 
 from metricwatch.config.wording import bounds_of
 from metricwatch.drawing.curve import Curve, Form, Span
+from metricwatch.errors import InputError
 from metricwatch.records import WindowPoint
 from metricwatch.replaying.replay import Look
 
@@ -18,17 +19,19 @@ _NOT_IN_NAMES = re.compile(r"[^\w.\-]+")
 
 
 def form_of(file: Path | None) -> Form:
-    """PNG or SVG, as the file's name ends. Raises a usage error for another ending."""
+    """PNG or SVG, as the file's name ends. Raises a usage error for another ending, or a folder that is not there."""
     if file is None:
         return "png"
     form = _FORMS.get(file.suffix.lower())
     if form is None:
         raise typer.BadParameter("must end in .png or .svg", param_hint="--plot")
+    if not file.parent.is_dir():
+        raise typer.BadParameter(f"the folder {file.parent} does not exist; make it first", param_hint="--plot")
     return form
 
 
 def draw_to(file: Path, form: Form, looks: Iterable[Look], run_name: str) -> list[Path]:
-    """Draw each curve that rules have looked at; returns the files. Raises TemporaryError, OSError."""
+    """Draw each curve that rules have looked at; returns the files. Raises TemporaryError, InputError."""
     from metricwatch.drawing.process import draw
 
     together: dict[str, list[Look]] = {}
@@ -38,7 +41,10 @@ def draw_to(file: Path, form: Form, looks: Iterable[Look], run_name: str) -> lis
     curves = [_curve(key, found, run_name) for key, found in together.items()]
     files = _files(file, [curve.key for curve in curves])
     for target, picture in zip(files, draw(curves, form), strict=True):
-        target.write_bytes(picture)
+        try:
+            target.write_bytes(picture)
+        except OSError as error:
+            raise InputError(f"--plot: {target} cannot be written: {error.strerror}; name another place") from error
     return files
 
 

@@ -23,7 +23,7 @@ def html_of(notification: Notification, notes: Sequence[str], curves: Mapping[in
     parts = [
         '<html><body style="font-family:Helvetica,Arial,sans-serif;font-size:14px;color:#222;max-width:720px">',
         f'<h2 style="font-size:18px;margin:0 0 8px">{escape(notification.title)}</h2>',
-        f'<p style="margin:0 0 12px">{escape(notification.summary)}</p>',
+        f'<p style="margin:0 0 12px;white-space:pre-line">{escape(notification.summary)}</p>',
     ]
     parts += [f'<p style="margin:0 0 12px;padding:8px 12px;background:#fff4d6">{escape(note)}</p>' for note in notes]
     for place, notice in enumerate(notification.notices[:MOST_NOTICES]):
@@ -43,7 +43,7 @@ def _section(notice: Notice, curve: InlineCurve | None, *, alone: bool) -> list[
     parts = [f'<div style="border-left:4px solid {colour};padding:2px 0 2px 14px;margin:0 0 18px">']
     if not alone:
         parts.append(f'<h3 style="font-size:15px;margin:0 0 4px">{escape(notice.title)}</h3>')
-        parts.append(f'<p style="margin:0 0 8px">{escape(notice.summary)}</p>')
+        parts.append(f'<p style="margin:0 0 8px;white-space:pre-line">{escape(notice.summary)}</p>')
     parts.append('<table style="border-collapse:collapse;font-size:14px">')
     for name, value in facts(notice).items():
         parts.append(f"<tr><th {_NAME}>{escape(name)}</th><td {_CELL}>{escape(value)}</td></tr>")

@@ -45,17 +45,6 @@ _HINTS = {
 }
 
 
-def webhook_refusal(status: int, headers: Mapping[str, str], body: str, secrets: tuple[str, ...]) -> MetricwatchError:
-    """The error for a webhook's answer that is not 200 "ok"."""
-    body = _line(body, secrets)
-    told = f": {body}" if body else ""
-    if status in _TRY_LATER or status >= _SERVER_ERROR:
-        return TemporaryError(f"slack: HTTP {status}{told}", retry_after=retry_after(headers))
-    if status == OK:
-        return PermanentError(f'slack: answered something other than "ok"{told}; is webhook_url a Slack webhook?')
-    return PermanentError(f"slack: HTTP {status}{told}")
-
-
 def api_refusal(
     method: str, status: int, headers: Mapping[str, str], answer: object, secrets: tuple[str, ...]
 ) -> MetricwatchError:
@@ -95,6 +84,10 @@ def no_answer(error: Exception) -> MetricwatchError:
         return TemporaryError(f"slack: no connection ({cause.strerror})")
     if isinstance(cause, OSError | http.client.HTTPException):
         return TemporaryError(f"slack: the connection broke ({type(cause).__name__}); the message may have arrived")
+    if isinstance(cause, UnicodeError | LookupError):
+        # slack_sdk decodes before it looks at the status, and Slack itself answers in UTF-8: a gateway's page.
+        told = type(cause).__name__
+        return TemporaryError(f"slack: the answer cannot be read ({told}); the message may have arrived")
     return PermanentError(f"slack: the answer cannot be read ({type(cause).__name__})")
 
 
@@ -109,4 +102,4 @@ def _line(text: str, secrets: tuple[str, ...]) -> str:
     return " ".join(redacted(text, secrets).split())[:_LONGEST]
 
 
-__all__ = ["OK", "api_refusal", "no_answer", "upload_refusal", "webhook_refusal"]
+__all__ = ["OK", "api_refusal", "no_answer", "upload_refusal"]

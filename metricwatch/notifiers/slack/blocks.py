@@ -33,8 +33,10 @@ def blocks_of(notification: Notification, notes: Sequence[str] = ()) -> list[Blo
     header = f"{_MARKS[notification.event]} {' '.join(notification.title.split())}"
     head: list[Block] = [
         {"type": "header", "text": {"type": "plain_text", "text": header[:HEADER_LIMIT], "emoji": False}},
-        _section(cut(notification.summary or notification.title, _SUMMARY_LIMIT)),
     ]
+    if len(notification.notices) == 1 or notification.event == "digest":
+        # Of several alerts each has a section, which says the same.
+        head.append(_section(cut(notification.summary or notification.title, _SUMMARY_LIMIT)))
     foot = [_context(cut(note, _NOTE_LIMIT)) for note in (notification.note, *notes) if note.strip()]
     foot.append(_context(_origin(notification)))
     if len(notification.notices) == 1:
@@ -100,7 +102,7 @@ def _each(notification: Notification, size: int, blocks: int) -> list[Block]:
     notices = notification.notices
     runs = {(notice.run_name, notice.run_url) for notice in notices}
     # One link for all where they are of one run; the count of what is left out needs a place, too.
-    tail = [_section(text) for text in [_run(notices[0])] if text] if len(runs) == 1 else []
+    tail = [_section(_run(notices[0]))] if len(runs) == 1 and notices[0].run_url else []
     size += _size(tail) + _NOTE_LIMIT // 4
     places = MOST_BLOCKS - blocks - len(tail) - 1
     sections: list[Block] = []
@@ -124,7 +126,9 @@ def _short(notice: Notice, *, with_run: bool) -> Block:
     facts = _facts(notice.alert)
     if window := notice.alert.window:
         first, last = window[0], window[-1]
-        facts["Window"] = f"{first.value:.5g} → {last.value:.5g} (steps {first.step}-{last.step})"
+        facts["Window"] = f"{first.value:.5g} (step {first.step})"
+        if len(window) > 1:
+            facts["Window"] = f"{first.value:.5g} → {last.value:.5g} (steps {first.step}-{last.step})"
     return {**_section("\n".join(lines)), "fields": _fields(facts)}
 
 

@@ -36,6 +36,15 @@ CREATE UNIQUE INDEX alerts_open ON alerts (run, rule, direction) WHERE state = '
 
 CREATE INDEX evaluations_by_arrival ON evaluations (run);
 
+-- For how long a daemon has watched a run since its last evaluation: the next one goes on from there.
+CREATE TABLE watched_time (
+  run        TEXT NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+  metric     TEXT NOT NULL,     -- '' for evaluations, whatever they scored
+  evaluation INTEGER NOT NULL,  -- the last one, 0 before the first
+  seconds    REAL NOT NULL,
+  PRIMARY KEY (run, metric)
+) STRICT;
+
 -- When export learned that the training job had finished well; NULL while it may go on.
 ALTER TABLE remote_runs ADD COLUMN ended_ms INTEGER;
 

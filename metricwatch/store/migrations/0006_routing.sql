@@ -26,7 +26,8 @@ CREATE TABLE notifications_now (
   receiver      TEXT NOT NULL,
   group_key     TEXT NOT NULL,   -- JSON object of the labels that its alerts share; with "..." each alert's own
   event         TEXT NOT NULL CHECK (event IN ('firing', 'resolved', 'reminder', 'digest')),
-  state         TEXT NOT NULL CHECK (state IN ('pending', 'sent', 'failed')),
+  -- withdrawn: silenced before it arrived; what it tells is due again when the silence is over
+  state         TEXT NOT NULL CHECK (state IN ('pending', 'sent', 'failed', 'withdrawn')),
   attempts      INTEGER NOT NULL DEFAULT 0,
   not_before_ms INTEGER NOT NULL DEFAULT 0,
   reason        TEXT NOT NULL DEFAULT '',
