@@ -196,11 +196,12 @@ class App:
                 left = jobs.unfinished(self.sources) + self.watcher.settling()
                 progress(self.supervisor.progress, finished, finished + left)
                 self._wait_once()
+            self.rules.all_scored = True
             deadline = time.monotonic() + drain.total_seconds()
             while not self._stop.is_set() and time.monotonic() < deadline:
                 outboxes = (deliveries, pictures, notifications)
                 waiting = any(outbox.pending() for outbox in outboxes) or self.exporter.pages_pending()
-                if not (waiting or notifications.unannounced()):
+                if not (self.rules.behind() or waiting or notifications.unannounced()):
                     break
                 self._wait_once()
             stopped = self._stop.is_set()

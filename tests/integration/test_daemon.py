@@ -8,9 +8,11 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -151,6 +153,19 @@ def test_run_once_scores_what_is_there_and_a_second_time_adds_nothing(make_job):
     assert status["jobs"]["done"] == 2
     assert status["runs"][0]["latest"][0]["key"] == "ssim"
     assert status["daemon"] is None
+
+
+def test_run_once_goes_by_the_calendar_to_tell_that_a_run_is_stale(make_job):
+    job = make_job(rules=[{"name": "dead", "stale": "2h"}])
+    job.write_step(1000)
+    assert job.call("run", "--once").returncode == 0
+    with closing(sqlite3.connect(job.folder / "state" / "ledger.sqlite3")) as ledger, ledger:
+        ledger.execute("UPDATE evaluations SET evaluated_ms = evaluated_ms - 3 * 3600 * 1000")
+    done = job.call("run", "--once")
+    assert done.returncode == 0, done.stderr
+    assert [value for _, value in history(job, "alert/dead")] == [0, 1]
+    (alert,) = json.loads(job.call("status", "--json").stdout)["alerts"]
+    assert (alert["rule"], alert["state"]) == ("dead", "firing")
 
 
 def test_a_killed_daemon_loses_nothing_and_repeats_nothing(make_job, start):
