@@ -119,13 +119,14 @@ def night(daemon: Daemon) -> None:
         fid: float | ScoreState = level + chance.gauss(0, 0.4) + (9 if 24 <= place < 33 else 0)
         if place in {15, 16, 28, 40, 49, 50}:
             fid = ScoreState.COLLAPSED
-        if place == 20:
+        if place == 38:
             continue
         kid = 3 + chance.gauss(0, 0.05) - (2 if place == 36 else 0)
         daemon.evaluate(100 * place, fid=fid, kid=kid)
-        if place == 22:
-            daemon.evaluate(2000, fid=29.5, kid=3.0)
-            daemon.evaluate(1800, fid=29.6, kid=3.0)
+        if place == 39:
+            # Where nothing has just ended: an alert that is over stays as it was told.
+            daemon.evaluate(3800, fid=28.1, kid=3.0)
+            daemon.evaluate(3700, fid=28.2, kid=3.0)
         if place == 44:
             daemon.rest(9)
 
