@@ -119,7 +119,7 @@ def test_every_commented_setting_is_valid_once_its_mark_is_removed(folder, run, 
     file = folder / "metricwatch.yaml"
     (folder / "smtp").write_text("secret")
     (folder / "pagerduty").write_text("0123456789abcdef" * 2)
-    enabled = re.sub(r"^( *)#(?! \S)", r"\1", text, flags=re.MULTILINE).replace("/run/secrets/", "")
+    enabled = re.sub(r"^#( +- \{)", r"\1", OPTIONAL.sub(r"\1", text), flags=re.MULTILINE).replace("/run/secrets/", "")
     file.write_text(enabled)
     config = load_config(environ={"SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/x", "HOOK_URL": "https://x"})
     assert set(config.notify) == {"team", "mail", "pager", "hook"}
