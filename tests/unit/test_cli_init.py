@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from metricwatch.cli import app
 from metricwatch.cli.example import Choices, render
 from metricwatch.config import load_config
+from metricwatch.config.rules import keys_of
 
 OPTIONAL = re.compile(r"^( *)#(?=(?:  )*(?:- )?(?:[a-z][a-z0-9_-]*:))", re.MULTILINE)
 
