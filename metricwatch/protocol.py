@@ -11,7 +11,17 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from metricwatch.errors import WorkerError
-from metricwatch.records import Evaluation, KeptSample, Score, ScoreState, Skipped
+from metricwatch.records import (
+    Compared,
+    Evaluation,
+    KeptSample,
+    Look,
+    Lookalike,
+    Neighbour,
+    Score,
+    ScoreState,
+    Skipped,
+)
 
 # --- daemon to worker --------------------------------------------------------------------------------------
 
@@ -56,6 +66,22 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Looking:
+    """Which small pictures to leave in a directory, which the worker makes: records.Look says what they are.
+
+    samples, compared and neighbours say how many of each; side is the longer side of a picture in pixels at most.
+    heat is the metric whose maps are wanted: one of those asked for that has maps, or any other that can be had.
+    """
+
+    folder: str
+    samples: int = 16
+    compared: int = 4
+    neighbours: int = 4
+    side: int = 256
+    heat: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluate:
     """Score one snapshot: images, or with `sampling` a checkpoint.
 
@@ -63,7 +89,8 @@ class Evaluate:
     of the directory). digest is the fingerprint of these files at the time they settled, "" to skip the check. options
     maps a metric to its options. An image's partners and prompt come from a manifest.jsonl in its own directory, else
     from the manifest named here, else from content, style (directories, by file stem) and prompt (one text for all).
-    patient: where the GPU has no room, ask to be called again; otherwise those metrics have failed.
+    patient: where the GPU has no room, ask to be called again; otherwise those metrics have failed. look: the small
+    pictures wanted beside the scores, None: none.
     """
 
     job: int
@@ -80,6 +107,7 @@ class Evaluate:
     prompt: str = ""
     patient: bool = True
     sampling: Sampling | None = None
+    look: Looking | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,8 +204,28 @@ def _restore(key: str, value: Any) -> Any:
                 "scores": tuple(Score(**{**score, "state": ScoreState(score["state"])}) for score in value["scores"]),
                 "skipped": tuple(Skipped(**item) for item in value["skipped"]),
                 "kept": tuple(KeptSample(**item) for item in value["kept"]),
+                "look": _look(value.get("look")),
             }
         )
     if key == "sampling" and value is not None:
         return Sampling(**value)
+    if key == "look" and value is not None:
+        return Looking(**value)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _look(value: Any) -> Look | None:
+    if value is None:
+        return None
+    lookalikes = (
+        Lookalike(**{**item, "nearest": tuple(Neighbour(**each) for each in item["nearest"])})
+        for item in value["lookalikes"]
+    )
+    return Look(
+        **{
+            **value,
+            "samples": tuple(KeptSample(**item) for item in value["samples"]),
+            "compared": tuple(Compared(**item) for item in value["compared"]),
+            "lookalikes": tuple(lookalikes),
+        }
+    )

@@ -137,12 +137,67 @@ class KeptSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A sample beside its partners, as PNG files of the same small size; "" where there is no such picture.
+
+    heat is a grey picture of where the sample departs from its content: 0 where they are alike, 255 where they differ
+    by heat_most or more. heat_mean is the mean of that map in its own unit, None without one.
+    """
+
+    name: str
+    image: str
+    content: str = ""
+    style: str = ""
+    heat: str = ""
+    heat_mean: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """An image of the reference near a sample: its file's name, a small PNG of it, and the distance."""
+
+    name: str
+    image: str
+    distance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookalike:
+    """A sample and the images of the reference that are nearest to it, the nearest first."""
+
+    name: str
+    image: str
+    nearest: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What an evaluation looks like: small PNG files in one folder, from which figures are drawn.
+
+    samples are the same ones at every step. heat_of is the metric whose map the heat is, heat_most the value that is
+    drawn as the hottest. lookalikes are the samples nearest to the reference, in the features of the extractor
+    `space`, among `searched` images of it; usual_distance is the median distance of an image of the reference to the
+    nearest other one, None where it is not known.
+    """
+
+    samples: tuple[KeptSample, ...] = ()
+    compared: tuple[Compared, ...] = ()
+    heat_of: str = ""
+    heat_most: float = 1.0
+    lookalikes: tuple[Lookalike, ...] = ()
+    space: str = ""
+    searched: int = 0
+    usual_distance: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """One snapshot scored. images counts those that could be read; seconds is the worker's wall time.
 
     work counts what was done for it: pictures decoded ("decodes"), pictures through each network ("passes
     <extractor>"), rows of features and measures found in the cache ("cached"). phases are the seconds that a
-    checkpoint took to "load", to "sample" and to "score". kept are some of its samples.
+    checkpoint took to "load", to "sample" and to "score". kept are some of its samples. look is None where nobody asked
+    for pictures, or there are none.
     """
 
     scores: tuple[Score, ...]
@@ -153,6 +208,7 @@ class Evaluation:
     work: Mapping[str, int] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)
     kept: tuple[KeptSample, ...] = ()
+    look: Look | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +231,29 @@ class Picture:
     key: str
     step: int
     timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPicture:
+    """A picture that a sink holds. place is where the sink finds it."""
+
+    key: str
+    step: int
+    timestamp_ms: int
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What a sink knows of a run beside its curves. status is the sink's own word (MLflow: RUNNING, FINISHED ...)."""
+
+    id: str
+    name: str
+    status: str = ""
+    url: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

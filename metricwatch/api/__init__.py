@@ -44,7 +44,9 @@ from metricwatch.records import (
     Point,
     RemoteRun,
     Run,
+    RunFacts,
     ScoreState,
+    StoredPicture,
     WindowPoint,
 )
 
@@ -76,6 +78,7 @@ __all__ = [
     "Point",
     "RemoteRun",
     "Run",
+    "RunFacts",
     "RunGoneError",
     "SampleRequest",
     "Sampler",
@@ -83,6 +86,7 @@ __all__ = [
     "ScoreState",
     "Secret",
     "Sink",
+    "StoredPicture",
     "TemporaryError",
     "Value",
     "WindowPoint",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from metricwatch.api.metric import Arrays, Batch, Metric, Value
 from metricwatch.records import ScoreState
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NAMED = 5
 
@@ -20,6 +23,9 @@ class PerImageMetric(Metric):
     it and not ask again. Memory: one number an image and key.
     """
 
+    # Set by a metric that implements maps(): the value that is drawn as the hottest.
+    hottest: ClassVar[float | None] = None
+
     def __init__(self, reference: Arrays | None = None, options: Any = None) -> None:
         super().__init__(reference, options)
         self._rows: list[tuple[str, tuple[float, ...]]] = []
@@ -28,6 +34,14 @@ class PerImageMetric(Metric):
     @abstractmethod
     def measure(self, batch: Batch) -> Sequence[Sequence[float]]:
         """N rows with one number for each of spec.keys. Numbers that are not finite are reported as such."""
+
+    def maps(self, batch: Batch) -> Sequence[Tensor]:  # noqa: ARG002 - for those who need it
+        """N maps (h, w), float32, of where each image departs from its content; [] for a metric that has none.
+
+        0 where they are alike, larger where they are not, whatever the direction of the score. h and w are the image's
+        or smaller: maps are drawn over the picture. Called for a few images, with what measure() is given.
+        """
+        return []
 
     def obstacle(self, height: int, width: int) -> str:  # noqa: ARG002 - for those who need it
         """Why images of this size cannot be measured, as in "a side under 11 pixels"; "" when they can."""

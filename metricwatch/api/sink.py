@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from metricwatch.errors import PermanentError
-from metricwatch.records import Picture, Point, RemoteRun, Run
+from metricwatch.records import Picture, Point, RemoteRun, Run, RunFacts, StoredPicture
 
 
 class Sink(ABC):
@@ -66,6 +66,22 @@ class Sink(ABC):
         Values may be NaN or infinite. Raises as write() does.
         """
         raise PermanentError(f"{type(self).__name__} cannot be read: {key} of run {run_id} is not known")
+
+    def read_pages(self, run_id: str, key: str) -> Iterator[Sequence[Point]]:
+        """What read() gives, some thousands at a time, so that nobody must hold all; within a page in any order."""
+        yield self.read(run_id, key)
+
+    def facts(self, run_id: str) -> RunFacts:
+        """The run's name, state and tags. Raises RunGoneError where there is no such run."""
+        return RunFacts(id=run_id, name=self.run_name(run_id))
+
+    def pictures(self, run_id: str) -> Sequence[StoredPicture]:
+        """The pictures of a run that write_picture() wrote, by step. Raises as write() does."""
+        raise PermanentError(f"{type(self).__name__} cannot be read: the pictures of run {run_id} are not known")
+
+    def read_picture(self, run_id: str, picture: StoredPicture) -> bytes:
+        """The PNG file's content. Raises as write() does, PermanentError where it is not there."""
+        raise PermanentError(f"{type(self).__name__} cannot be read: {picture.key} of run {run_id} is not known")
 
     @abstractmethod
     def ping(self) -> str:
