@@ -1,4 +1,4 @@
-"""The drawing process: reads curves on stdin, writes pictures on stdout, and is gone."""
+"""The drawing process: reads what to draw on stdin, writes pictures on stdout, and is gone."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def main() -> None:
     with contextlib.suppress(OSError):
         # Beside a training job: there is no hurry.
         os.nice(_NICE)
-    curves, form, seconds = decode_request(sys.stdin.buffer.read())
+    drawings, form, seconds = decode_request(sys.stdin.buffer.read())
     # Whoever asked may have been killed: nobody else would end a process that hangs.
     signal.alarm(seconds)
-    from metricwatch.drawing.figure import render
+    from metricwatch.drawing.rendering import render
 
     with open(out, "wb") as file:
-        file.write(encode_pictures([render(curve, form) for curve in curves]))
+        file.write(encode_pictures([render(drawing, form) for drawing in drawings]))
 
 
 if __name__ == "__main__":

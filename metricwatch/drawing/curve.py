@@ -24,6 +24,8 @@ class Span:
 class Curve:
     """One metric of one run: its values in the order of steps (a band of ± 2 standard errors where they are known),
     the alerts on it, and bounds to draw as lines. gaps are steps that have no value.
+
+    compact: small and without a legend, to stand beside many others.
     """
 
     title: str
@@ -32,6 +34,7 @@ class Curve:
     spans: tuple[Span, ...] = ()
     bounds: tuple[float, ...] = ()
     gaps: tuple[int, ...] = ()
+    compact: bool = False
 
 
 Form = Literal["png", "svg"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from metricwatch.drawing.curve import Curve
 from metricwatch.records import Compared, KeptSample, Lookalike
 
 
@@ -63,7 +64,7 @@ class Radar:
 class Lookalikes:
     """A row for each sample: the sample, then its nearest images of the reference with their distances.
 
-    A distance below usual_distance (None: not known) is marked: so near are images of the reference to each other.
+    A distance of at most usual_distance (None: not known) is marked: so near are images of the reference to each other.
     """
 
     title: str
@@ -74,3 +75,4 @@ class Lookalikes:
 
 
 Figure = ContactSheet | Comparison | Radar | Lookalikes
+Drawing = Curve | Figure

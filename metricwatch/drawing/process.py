@@ -1,4 +1,4 @@
-"""Has curves drawn by a process of its own, which is gone afterwards.
+"""Has pictures drawn by a process of its own, which is gone afterwards.
 
 matplotlib takes half a second and about 90 MB: in the daemon it would stay for weeks.
 """
@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from datetime import timedelta
 
-from metricwatch.drawing.curve import Curve, Form
+from metricwatch.drawing.curve import Form
+from metricwatch.drawing.figures import Drawing
 from metricwatch.drawing.wire import decode_pictures, encode_request
 from metricwatch.errors import TemporaryError
 
@@ -26,14 +27,15 @@ _LONGEST_REASON = 300
 _ALARM_AFTER = 5
 
 
-def draw(curves: Sequence[Curve], form: Form = "png", *, patience: timedelta = _PATIENCE) -> list[bytes]:
-    """One picture for each curve, as PNG or SVG files' content. Raises TemporaryError when it cannot be drawn.
+def draw(drawings: Sequence[Drawing], form: Form = "png", *, patience: timedelta = _PATIENCE) -> list[bytes]:
+    """One picture for each drawing, as PNG or SVG files' content. Raises TemporaryError when it cannot be drawn.
 
-    The same curves give the same bytes with the same matplotlib. Blocks for at most `patience`; safe in any thread.
+    The same drawings of the same files give the same bytes with the same matplotlib and Pillow. A file that is missing
+    or broken is drawn as an empty frame with a cross. Blocks for at most `patience`; safe in any thread.
     """
-    if not curves:
+    if not drawings:
         return []
-    request = encode_request(curves, form, math.ceil(patience.total_seconds()) + _ALARM_AFTER)
+    request = encode_request(drawings, form, math.ceil(patience.total_seconds()) + _ALARM_AFTER)
     try:
         process = subprocess.Popen(
             # -P: a training job's folder may hold a random.py of its own.
@@ -59,8 +61,8 @@ def draw(curves: Sequence[Curve], form: Form = "png", *, patience: timedelta = _
         pictures = decode_pictures(out)
     except ValueError:
         raise TemporaryError(f"drawing: the answer is cut or foreign: {_reason(err, 0)}") from None
-    if len(pictures) != len(curves):
-        raise TemporaryError(f"drawing: {len(pictures)} pictures for {len(curves)} curves")
+    if len(pictures) != len(drawings):
+        raise TemporaryError(f"drawing: {len(pictures)} pictures for {len(drawings)} drawings")
     return pictures
 
 

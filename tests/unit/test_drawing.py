@@ -22,8 +22,8 @@ from PIL import Image
 
 from metricwatch.drawing import process
 from metricwatch.drawing.curve import Curve, Span
-from metricwatch.drawing.figure import render
 from metricwatch.drawing.process import draw
+from metricwatch.drawing.rendering import render
 from metricwatch.drawing.thin import thinned, thinned_steps
 from metricwatch.drawing.wire import decode_request, encode_request
 from metricwatch.errors import TemporaryError
@@ -130,6 +130,16 @@ def test_a_bound_near_the_curve_is_a_line_and_one_far_away_is_named_at_the_edge(
     assert "bound 1000 ↑" in far
     assert "bound -500 ↓" in far
     assert "1,000" not in far
+
+
+def test_a_compact_curve_is_small_and_has_no_legend():
+    compact = replace(CURVE, compact=True, spans=(span(5000),))
+    assert pixels(compact).size == (400, 200)
+    assert has_near(pixels(compact), BLUE)
+    assert has_near(pixels(compact), VERMILION, 40)
+    assert "fid of night" in words(compact)
+    assert "standard errors" in words(replace(compact, compact=False))
+    assert "standard errors" not in words(compact)
 
 
 @pytest.mark.parametrize("name", ["$x^2$ 100% \\frac", "a" * 500, "画像\n\x00\ud800 run", "<b>&amp; -->", ""])
@@ -309,7 +319,7 @@ def test_one_that_hangs_is_killed_with_its_children(instead, tmp_path):
         ("print('[')", "cut or foreign"),
         ("print('[1]')", "cut or foreign"),
         ("print('{}')", "cut or foreign"),
-        ("print('[]')", "0 pictures for 1 curves"),
+        ("print('[]')", "0 pictures for 1 drawings"),
     ],
 )
 def test_one_that_fails_says_why(instead, code, reason):
@@ -325,7 +335,7 @@ def test_no_program_to_start_is_a_temporary_error(monkeypatch, tmp_path):
 
 
 def test_one_that_nobody_waits_for_ends_itself():
-    code = "import metricwatch.drawing.__main__ as m, metricwatch.drawing.figure as f, time\nf.render = lambda *_: time.sleep(60)\nm.main()"
+    code = "import metricwatch.drawing.__main__ as m, metricwatch.drawing.rendering as f, time\nf.render = lambda *_: time.sleep(60)\nm.main()"
     request = encode_request([CURVE], "png", 1)
     done = subprocess.run([sys.executable, "-c", code], input=request, capture_output=True, timeout=30, check=False)
     assert done.returncode == -signal.SIGALRM

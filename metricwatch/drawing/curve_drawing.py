@@ -1,15 +1,11 @@
 """Draws a curve with its alerts. Imports matplotlib: for the drawing process alone.
 
-Colours are those of Okabe and Ito (jfly.uni-koeln.de/color), which people with any kind of colour vision tell apart;
-severities differ by their hatching too, and what is resolved by its thin, broken edge.
+Severities differ by their hatching as well as by colour, and what is resolved by its thin, broken edge.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import unicodedata
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,25 +18,22 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from metricwatch.drawing.curve import Curve, Form, Span
+from metricwatch.drawing.curve import Curve, Span
+from metricwatch.drawing.style import BLUE, FAINT, GREY, INK, NORMAL, ORANGE, SKY, SMALL, VERMILION, shown
 from metricwatch.drawing.thin import thinned, thinned_steps
 from metricwatch.records import Severity, WindowPoint
 
-_INCHES, _DPI = (6.4, 3.2), 100
-# Readable where a mail program shrinks 640 points to 480.
-_SMALL, _NORMAL = 9, 11
+_INCHES, _COMPACT_INCHES, _DPI = (6.4, 3.2), (4.0, 2.0), 100
 # As many as fit the width in these letters, whatever their words.
 _LEGEND_COLUMNS = 3
-_BLUE, _ORANGE, _SKY, _VERMILION = "#0072B2", "#E69F00", "#56B4E9", "#D55E00"
-_INK, _GREY = "#222222", "#666666"
-_COLOURS: dict[Severity, str] = {"critical": _VERMILION, "warning": _ORANGE, "info": _SKY}
+_COLOURS: dict[Severity, str] = {"critical": VERMILION, "warning": ORANGE, "info": SKY}
 _HATCHES: dict[Severity, str] = {"critical": "///", "warning": "...", "info": "\\\\\\"}
 
 # The screen has 560 columns: each may show a first, a last, a lowest and a highest value.
 _MOST_POINTS, _MOST_GAPS, _MOST_SPANS, _MOST_RINGS = 2240, 280, 200, 400
 # More than that, and markers would run into a band.
 _MOST_MARKERS = 120
-_LONGEST_TITLE, _LONGEST_KEY = 64, 26
+_LONGEST_TITLE, _LONGEST_COMPACT_TITLE, _LONGEST_KEY = 64, 36, 26
 # A bound further away than so many heights of the curve is named at the edge: the curve would be a flat line.
 _FAR = 3.0
 # Beyond these matplotlib's arithmetic on axes overflows, or ends in zero.
@@ -52,33 +45,15 @@ _GRAVITY: tuple[Severity, ...] = ("critical", "warning", "info")
 Legend = tuple[Any, str]
 
 
-def render(curve: Curve, form: Form) -> bytes:
-    """The curve as a PNG of 640 x 320 points, or as an SVG of that shape: the same bytes for the same curve.
+def draw_curve(curve: Curve) -> Figure:
+    """The curve at 640 x 320 points, or at 400 x 200 where it is compact: then without a legend.
 
     Values that are not finite are left out. A curve of any length is drawn with what a screen can show of it.
     """
-    with mpl.rc_context(), warnings.catch_warnings():
-        # A matplotlibrc of the user's, or of the folder we were started in, is not for this.
-        mpl.rcdefaults()
-        # A name in a writing that the font lacks is drawn as boxes: no news.
-        warnings.simplefilter("ignore")
-        mpl.rcParams.update(
-            {
-                "text.parse_math": False,
-                "svg.hashsalt": "metricwatch",
-                "hatch.linewidth": 0.6,
-                "font.size": _SMALL,
-                "axes.unicode_minus": True,
-                "path.simplify": True,
-            }
-        )
-        figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
-        FigureCanvasAgg(figure)
-        _draw(figure, curve)
-        made = io.BytesIO()
-        metadata: dict[str, Any] = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
-        figure.savefig(made, format=form, metadata=metadata)
-        return made.getvalue()
+    figure = Figure(figsize=_COMPACT_INCHES if curve.compact else _INCHES, dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    _draw(figure, curve)
+    return figure
 
 
 def _draw(figure: Figure, curve: Curve) -> None:
@@ -100,8 +75,8 @@ def _draw(figure: Figure, curve: Curve) -> None:
     _words(axes, curve, factor)
     if not points:
         axes.set_yticks([])
-        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center", color=_GREY)
-    if legend:
+        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center", color=GREY)
+    if legend and not curve.compact:
         handles, labels = zip(*legend, strict=True)
         figure.legend(
             handles,
@@ -109,7 +84,7 @@ def _draw(figure: Figure, curve: Curve) -> None:
             loc="outside lower center",
             ncols=min(_LEGEND_COLUMNS, len(legend)),
             frameon=False,
-            fontsize=_SMALL,
+            fontsize=SMALL,
         )
 
 
@@ -214,11 +189,11 @@ def _band(axes: Axes, points: Sequence[WindowPoint]) -> list[Legend]:
         low = [point.value - 2 * (point.stderr or 0) for point in piece]
         high = [point.value + 2 * (point.stderr or 0) for point in piece]
         if len(piece) == 1:
-            axes.vlines(steps, low, high, color=_BLUE, alpha=0.35, linewidth=3, zorder=2)
-            handle = Line2D([], [], color=_BLUE, alpha=0.35, linewidth=3)
+            axes.vlines(steps, low, high, color=BLUE, alpha=0.35, linewidth=3, zorder=2)
+            handle = Line2D([], [], color=BLUE, alpha=0.35, linewidth=3)
         else:
-            axes.fill_between(steps, low, high, color=_BLUE, alpha=0.22, linewidth=0, zorder=2)
-            handle = Patch(facecolor=_BLUE, alpha=0.22)
+            axes.fill_between(steps, low, high, color=BLUE, alpha=0.22, linewidth=0, zorder=2)
+            handle = Patch(facecolor=BLUE, alpha=0.22)
     if handle is None:
         return []
     return [(handle, "± 2 standard errors")]
@@ -229,7 +204,7 @@ def _line(axes: Axes, points: Sequence[WindowPoint]) -> None:
     axes.plot(
         [point.step for point in points],
         [point.value for point in points],
-        color=_BLUE,
+        color=BLUE,
         linewidth=1.5 if few else 1.0,
         marker="o" if few else "",
         markersize=3.5,
@@ -246,7 +221,7 @@ def _marked(axes: Axes, rings: Sequence[WindowPoint]) -> list[Legend]:
         "marker": "o",
         "markersize": 7.5,
         "markerfacecolor": "white",
-        "markeredgecolor": _INK,
+        "markeredgecolor": INK,
         "markeredgewidth": 1.8,
     }
     axes.plot([point.step for point in rings], [point.value for point in rings], zorder=4, **style)
@@ -258,7 +233,7 @@ def _gaps(axes: Axes, gaps: Sequence[int]) -> list[Legend]:
     if not gaps:
         return []
     steps = thinned_steps(gaps, _MOST_GAPS)
-    style: dict[str, Any] = {"linestyle": "", "marker": "x", "markersize": 5, "color": _INK, "markeredgewidth": 1.3}
+    style: dict[str, Any] = {"linestyle": "", "marker": "x", "markersize": 5, "color": INK, "markeredgewidth": 1.3}
     # At the bottom whatever the values are; not cut by the edge.
     transform = axes.get_xaxis_transform()
     axes.plot(steps, [0.0] * len(steps), transform=transform, clip_on=False, zorder=5, **style)
@@ -278,7 +253,7 @@ def _heights(axes: Axes, points: Sequence[WindowPoint], bounds: Sequence[float],
     size = (high - low) or abs(high) * 0.1 or 1.0
     near = [height for height in heights if low - _FAR * size <= height <= high + _FAR * size]
     for height in near:
-        axes.axhline(height, color=_INK, linestyle=(0, (5, 3)), linewidth=1.2, zorder=2.5)
+        axes.axhline(height, color=INK, linestyle=(0, (5, 3)), linewidth=1.2, zorder=2.5)
         low, high = min(low, height), max(high, height)
     margin = 0.08 * (high - low) or abs(high) * 0.05 or 0.5
     axes.set_ylim(low - margin, high + margin)
@@ -291,20 +266,22 @@ def _heights(axes: Axes, points: Sequence[WindowPoint], bounds: Sequence[float],
             top = "top" if sign == "↑" else "bottom"
             paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
             axes.text(
-                0.01, place, f"bound {said} {sign}", transform=axes.transAxes, va=top, color=_INK, bbox=paper, zorder=6
+                0.01, place, f"bound {said} {sign}", transform=axes.transAxes, va=top, color=INK, bbox=paper, zorder=6
             )
 
 
 def _words(axes: Axes, curve: Curve, factor: float) -> None:
-    axes.set_title(_shown(curve.title, _LONGEST_TITLE), fontsize=_NORMAL, loc="left")
-    axes.set_xlabel("step", fontsize=_SMALL)
+    title = shown(curve.title, _LONGEST_COMPACT_TITLE if curve.compact else _LONGEST_TITLE)
+    axes.set_title(title, fontsize=NORMAL, loc="left")
+    if not curve.compact:
+        axes.set_xlabel("step", fontsize=SMALL)
     unit = "" if factor == 1 else f" (× 1e{-round(math.log10(factor))})"
-    axes.set_ylabel(_shown(curve.key, _LONGEST_KEY) + unit, fontsize=_SMALL)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    axes.set_ylabel(shown(curve.key, _LONGEST_KEY) + unit, fontsize=SMALL)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=3 if curve.compact else 6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(_step_words(max(map(abs, axes.get_xlim())))))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.tick_params(labelsize=_SMALL)
-    axes.grid(visible=True, color="#dddddd", linewidth=0.6, zorder=0)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4 if curve.compact else 6))
+    axes.tick_params(labelsize=SMALL)
+    axes.grid(visible=True, color=FAINT, linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -317,10 +294,3 @@ def _step_words(most: float) -> Any:
             return lambda step, _: f"{step / size:,.6g}{letter}"
     # Around a single step there is room for ticks that are none.
     return lambda step, _: f"{step:,.0f}" if step == round(step) else ""
-
-
-def _shown(text: str, most: int) -> str:
-    """The text on one line, as long as there is room for, without what no font can show."""
-    text = "".join("�" if unicodedata.category(char) in {"Cc", "Cs", "Cn", "Co"} else char for char in text)
-    text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[: most - 1]}…"
