@@ -58,6 +58,8 @@ class LearnedPerceptualDistance(PerImageMetric):
     layers: ClassVar[tuple[str, ...]]
     smallest_side: ClassVar[int]
     heads_file: ClassVar[HeadsFile]
+    # Between unrelated photographs st_lpips is 0.75 in the mean and above 1.0 at a tenth of the places (measured).
+    hottest: ClassVar[float | None] = 1.0
 
     def obstacle(self, height: int, width: int) -> str:
         return f"a side under {self.smallest_side} pixels" if min(height, width) < self.smallest_side else ""
@@ -78,6 +80,25 @@ class LearnedPerceptualDistance(PerImageMetric):
         ]
         # One wait for the device, not one an image.
         return [(distance,) for distance in torch.stack(distances).tolist()]
+
+    def maps(self, batch: Batch) -> Sequence[Tensor]:
+        """The distance at each place, summed over layers, each of them stretched to the picture's size (bilinear).
+
+        Equal to what the package lpips gives with spatial=True. Stretching changes means a little: that of a map is
+        near the score, not the score. 12 bytes a pixel.
+        """
+        ours, theirs = batch.layers[self.extractor], batch.content_layers[self.extractor]
+        heads = _heads(self.heads_file, str(ours[self.layers[0]].device))
+        return [
+            _spread(
+                [
+                    _places(ours[layer][row], theirs[layer][row], head)
+                    for layer, head in zip(self.layers, heads, strict=True)
+                ],
+                (int(image.shape[-2]), int(image.shape[-1])),
+            )
+            for row, image in enumerate(batch.images)
+        ]
 
 
 class Lpips(LearnedPerceptualDistance):
@@ -154,9 +175,25 @@ def _distance(image: Tensor, partner: Tensor, head: Tensor) -> Tensor:
     """The share of one layer, float64 without dimensions, from maps (C, h, w) and its head (C,)."""
     import torch
 
+    return _places(image, partner, head).mean(dtype=torch.float64)
+
+
+def _places(image: Tensor, partner: Tensor, head: Tensor) -> Tensor:
+    """The distance (h, w) at each place of one layer, float32."""
     differences = (_unit(image) - _unit(partner)).square()
     # A product with the heads first, then means: a third of the time of means first, on a CPU.
-    return (head @ differences.flatten(1)).mean(dtype=torch.float64)
+    return (head @ differences.flatten(1)).view(differences.shape[1:])
+
+
+def _spread(layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """The sum (H, W) of the layers' maps in that size."""
+    import torch
+    from torch.nn import functional
+
+    total = torch.zeros(size, dtype=torch.float32, device=layers[0].device)
+    for places in layers:
+        total += functional.interpolate(places[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    return total
 
 
 def _unit(maps: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from metricwatch.api import Batch, MetricSpec, PerImageMetric
 
@@ -28,11 +28,22 @@ class Ssim(PerImageMetric):
 
     spec = MetricSpec(keys=("ssim",), higher_is_better=True, needs=frozenset({"content"}), protocol="gaussian-11")
 
+    # Where nothing of the content's structure is left. Structure turned into its opposite goes on to 2.
+    hottest: ClassVar[float | None] = 1.0
+
     def obstacle(self, height: int, width: int) -> str:
         return f"a side under {_WINDOW} pixels" if min(height, width) < _WINDOW else ""
 
     def measure(self, batch: Batch) -> Sequence[Sequence[float]]:
         return [(_similarity(image, partner),) for image, partner in zip(batch.images, batch.content, strict=True)]
+
+    def maps(self, batch: Batch) -> Sequence[Tensor]:
+        """1 - SSIM at the middle of each full window, the mean over channels, in 0..2.
+
+        The five rows and columns at each border, which are no window's middle, repeat the nearest that is one: the
+        mean of a map is a little off from 1 - SSIM. 4 bytes a pixel beside what measure() takes.
+        """
+        return [_departure(image, partner) for image, partner in zip(batch.images, batch.content, strict=True)]
 
 
 def _similarity(image: Tensor, partner: Tensor) -> float:
@@ -40,15 +51,38 @@ def _similarity(image: Tensor, partner: Tensor) -> float:
 
     Takes about 100 MB beside the pictures, whatever their size.
     """
-    windows = [int(length) - _WINDOW + 1 for length in image.shape[-2:]]
-    sums = []
+    sums = [float(index.sum()) for _, _, index in _tiles(image, partner)]
+    return math.fsum(sums) / (int(image.shape[0]) * math.prod(_windows(image)))
+
+
+def _departure(image: Tensor, partner: Tensor) -> Tensor:
+    """1 - SSIM, the mean over channels, float32 (H, W), of two uint8 tensors (3, H, W)."""
+    import torch
+    from torch.nn import functional
+
+    departure = torch.empty((1, 1, *_windows(image)), dtype=torch.float32, device=image.device)
+    for top, left, index in _tiles(image, partner):
+        height, width = index.shape[-2:]
+        # Rounding makes two equal pictures alike by more than 1.
+        departure[0, 0, top : top + height, left : left + width] = (1.0 - index.mean(dim=0)).clamp_(min=0.0)
+    border = _WINDOW // 2
+    return functional.pad(departure, (border, border, border, border), mode="replicate")[0, 0]
+
+
+def _windows(image: Tensor) -> tuple[int, int]:
+    """How many full windows there are in a column and in a row of a picture (..., H, W)."""
+    return int(image.shape[-2]) - _WINDOW + 1, int(image.shape[-1]) - _WINDOW + 1
+
+
+def _tiles(image: Tensor, partner: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """The SSIM index (3, h, w) of a tile at a time, and the row and column of its first window."""
+    rows, columns = _windows(image)
     # Tiles, not bands of rows: a picture within the limit may be nine million pixels wide.
-    for top in range(0, windows[0], _TILE):
-        for left in range(0, windows[1], _TILE):
+    for top in range(0, rows, _TILE):
+        for left in range(0, columns, _TILE):
             # Neighbours share ten rows and columns, so each full window falls into one tile, and into one only.
             tile = (..., slice(top, top + _TILE + _WINDOW - 1), slice(left, left + _TILE + _WINDOW - 1))
-            sums.append(float(_index(image[tile], partner[tile]).sum()))
-    return math.fsum(sums) / (int(image.shape[0]) * windows[0] * windows[1])
+            yield top, left, _index(image[tile], partner[tile])
 
 
 def _index(image: Tensor, partner: Tensor) -> Tensor:

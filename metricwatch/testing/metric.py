@@ -17,13 +17,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import pytest
 
-from metricwatch.api import Batch, Metric, MetricSpec, Need, ScoreState, Value
+from metricwatch.api import Batch, Metric, MetricSpec, Need, PerImageMetric, ScoreState, Value
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from metricwatch.api import Arrays
 
 _KEY = re.compile(r"[a-z][a-z0-9_]*")
@@ -156,6 +159,51 @@ class MetricContract:
         metric.update(self.images())
         self._same(self._score([self.images()]), metric.compute())
 
+    def test_a_metric_that_gives_maps_says_what_is_hottest(self) -> None:
+        metric = self._new()
+        if not isinstance(metric, PerImageMetric):
+            pytest.skip("only metrics of single images have maps")
+        batch = self._mappable(metric)
+        if metric.hottest is None:
+            assert not len(metric.maps(batch)), "whoever gives maps sets hottest"
+        else:
+            assert math.isfinite(metric.hottest)
+            assert metric.hottest > 0
+            assert len(metric.maps(batch)) == len(batch), "a map for each image"
+
+    def test_maps_are_finite_and_no_larger_than_their_pictures(self) -> None:
+        metric, batch = self._with_maps()
+        for values, image in zip(metric.maps(batch), batch.images, strict=True):
+            assert str(values.dtype) == "torch.float32"
+            assert values.ndim == 2, "a map is (h, w)"  # noqa: PLR2004 - h, w
+            assert 0 < values.shape[0] <= image.shape[-2]
+            assert 0 < values.shape[1] <= image.shape[-1]
+            assert bool(values.isfinite().all())
+            assert float(values.min()) >= 0
+
+    def test_a_map_is_that_of_its_image_whatever_came_with_it(self) -> None:
+        metric, batch = self._with_maps()
+        for row, values in enumerate(metric.maps(batch)):
+            (alone,) = metric.maps(batch.select([row]))
+            self._alike(alone, values)
+
+    def test_maps_are_zero_where_image_and_content_are_the_same(self) -> None:
+        metric, batch = self._with_maps()
+        if not batch.content:
+            pytest.skip("this metric needs no content")
+        same = replace(
+            batch, images=batch.content, layers=batch.content_layers, features=batch.content_features or batch.features
+        )
+        for values in metric.maps(same):
+            assert float(values.max()) <= 1e-6 * (metric.hottest or 1.0)
+
+    def test_maps_change_no_score(self) -> None:
+        metric, batch = self._with_maps()
+        metric.update(self.images())
+        before = metric.compute()
+        metric.maps(batch)
+        assert metric.compute() == before
+
     # --- how it is done --------------------------------------------------------------------------------
 
     def _statistics(self) -> Arrays | None:
@@ -179,6 +227,25 @@ class MetricContract:
 
     def _score(self, batches: Sequence[Batch]) -> Sequence[Value]:
         return self._fed(batches).compute()
+
+    def _mappable(self, metric: PerImageMetric) -> Batch:
+        batch = self.images()
+        rows = [
+            row
+            for row, image in enumerate(batch.images)
+            if not metric.obstacle(int(image.shape[-2]), int(image.shape[-1]))
+        ]
+        return batch.select(rows)
+
+    def _with_maps(self) -> tuple[PerImageMetric, Batch]:
+        metric = self._new()
+        if not isinstance(metric, PerImageMetric) or metric.hottest is None:
+            pytest.skip("this metric has no maps")
+        return metric, self._mappable(metric)
+
+    def _alike(self, one: Tensor, other: Tensor) -> None:
+        assert one.shape == other.shape
+        assert float((one - other).abs().max()) <= 1e-5 * max(1.0, float(other.max()))
 
     def _halves(self, batch: Batch) -> tuple[Metric, Metric]:
         middle = len(batch) // 2

@@ -14,12 +14,14 @@ from metricwatch import __version__
 from metricwatch.api import Need
 from metricwatch.errors import InputError, TemporaryError
 from metricwatch.protocol import Configure, Evaluate
-from metricwatch.records import Evaluation, KeptSample, ScoreState, Skipped
+from metricwatch.records import Evaluation, KeptSample, Look, ScoreState, Skipped
 from metricwatch.worker.batches import LoadedBatch, is_no_room, keep
 from metricwatch.worker.device_state import DeviceLostError, is_lost
 from metricwatch.worker.feature_cache import FeatureCache
 from metricwatch.worker.loading import Extractors
 from metricwatch.worker.log import LogLine, describe, log_failure, one_line
+from metricwatch.worker.lookalikes import LookalikeFinder, LookalikeSearch
+from metricwatch.worker.looking import Onlooker, onlooker_for
 from metricwatch.worker.pairing import Pairing
 from metricwatch.worker.pairs import PairsDigest
 from metricwatch.worker.pins import pinned
@@ -29,7 +31,7 @@ from metricwatch.worker.progress import Progress
 from metricwatch.worker.reference_cache import ReferenceCache
 from metricwatch.worker.references import References
 from metricwatch.worker.sample_plan import SamplePlan
-from metricwatch.worker.samples import check_unchanged, list_samples
+from metricwatch.worker.samples import SampleSet, check_unchanged, list_samples
 from metricwatch.worker.sampling import Samplers, Session
 from metricwatch.worker.scoring import Scoring, group
 from metricwatch.worker.versions import version
@@ -49,6 +51,8 @@ class _Scored:
     pairs: PairsDigest = field(default_factory=PairsDigest)
     phases: Mapping[str, float] = field(default_factory=dict)
     kept: tuple[KeptSample, ...] = ()
+    onlooker: Onlooker | None = None
+    look: Look | None = None
 
     def skip(self, path: str, reason: str) -> None:
         self.skipped.append(Skipped(path=path, reason=one_line(reason)))
@@ -97,6 +101,10 @@ class Evaluator:
             log=log,
             clock=clock,
         )
+        self._finder = LookalikeFinder(
+            self._references, self._context, progress, max_pixels=configure.max_pixels, log=log, clock=clock
+        )
+        self._search: LookalikeSearch | None = None
 
     def evaluate(self, request: Evaluate) -> Evaluation:
         """Score one snapshot: its images, or the samples that a sampler makes of it.
@@ -131,21 +139,24 @@ class Evaluator:
             work={name: count - before.get(name, 0) for name, count in self._work().items()},
             phases=phases,
             kept=scored.kept,
+            look=scored.look,
         )
 
     def _score_files(self, request: Evaluate) -> _Scored:
         self._progress.phase("listing")
         samples = list_samples(request)
         scorings = self._open(request)
-        self._attach_references(scorings, request.reference)
+        self._attach_references(scorings, request)
         items = self._pair(scorings, Pairing(samples, request))
         scored = _Scored(scorings=scorings)
         plan = self._begin(scorings)
+        scored.onlooker = self._onlooker(request, items, samples, scorings)
         self._progress.phase("scoring", len(items))
         batches = self._pipeline.run(
             items, plan, skip=scored.skip, advance=self._progress.advance, patient=self._patient
         )
         self._feed(scored, batches)
+        self._look(scored)
         check_unchanged(request)
         if not scored.read:
             raise InputError(f"no images in {request.path}: {scored.nothing_of(len(items))}")
@@ -161,7 +172,7 @@ class Evaluator:
             sampler = self._samplers.get(request.sampling)
             plan = SamplePlan(request, sampler.spec)
             scorings = self._open(request)
-            self._attach_references(scorings, request.reference)
+            self._attach_references(scorings, request)
             items = self._pair(scorings, plan)
             session = Session(
                 request,
@@ -176,14 +187,16 @@ class Evaluator:
             try:
                 self._progress.phase("loading checkpoint")
                 session.open(pin)
-                scored = self._sampled(session, scorings, items, pin.name)
+                scored = self._sampled(request, session, scorings, items, pin.name)
             finally:
                 self._samplers.close(request.sampling, self._log)
             # A link does not keep the trainer from writing into the file, and weights may be read as late as that.
             pin.check()
             return scored
 
-    def _sampled(self, session: Session, scorings: list[Scoring], items: Sequence[Item], name: str) -> _Scored:
+    def _sampled(
+        self, request: Evaluate, session: Session, scorings: list[Scoring], items: Sequence[Item], name: str
+    ) -> _Scored:
         scored = _Scored(scorings=scorings)
         paths = [*session.partner_paths(), *(path for item in items for path in item.partners.values())]
         pictures = self._pipeline.pictures(paths)
@@ -192,9 +205,13 @@ class Evaluator:
         one = self._pipeline.begin(
             self._begin(scorings), pictures, skip=scored.skip, advance=advance, patient=self._patient
         )
+        scored.onlooker = self._onlooker(request, items, session.plan, scorings)
         for lot in session.lots(items, pictures, skip=scored.skip, advance=advance):
+            if scored.onlooker:
+                scored.onlooker.made(lot)
             self._feed(scored, one.batches(lot))
         self._pipeline.end()
+        self._look(scored)
         if not scored.read and not session.broken:
             raise InputError(f"no samples of {name}: {scored.nothing_of(len(items))}")
         if not scored.read:
@@ -209,6 +226,26 @@ class Evaluator:
         scored.phases = session.seconds
         scored.kept = tuple(session.kept)
         return scored
+
+    def _onlooker(
+        self, request: Evaluate, items: Sequence[Item], source: SampleSet | SamplePlan, scorings: Sequence[Scoring]
+    ) -> Onlooker | None:
+        return onlooker_for(
+            request,
+            items,
+            source,
+            scorings,
+            pipeline=self._pipeline,
+            extractors=self._extractors,
+            context=self._context,
+            log=self._log,
+            search=self._search,
+        )
+
+    def _look(self, scored: _Scored) -> None:
+        if scored.onlooker and scored.read:
+            self._progress.phase("looking")
+            scored.look = scored.onlooker.finish()
 
     def _work(self) -> dict[str, int]:
         passes = {f"passes {name}": count for name, count in self._extractors.passes().items()}
@@ -226,7 +263,9 @@ class Evaluator:
         _raise_if_all_failed(scorings)
         return scorings
 
-    def _attach_references(self, scorings: Sequence[Scoring], path: str | None) -> None:
+    def _attach_references(self, scorings: Sequence[Scoring], request: Evaluate) -> None:
+        self._search = None
+        path = request.reference
         needing = [scoring for scoring in scorings if scoring.needs("reference") and not scoring.ended]
         if not needing:
             return
@@ -236,7 +275,9 @@ class Evaluator:
             return
         wanted = [scoring.wanted(self._context) for scoring in needing]
         try:
-            found = self._references.get(path, wanted, self._progress, patient=self._patient)
+            found = self._references.get(
+                path, wanted, self._progress, patient=self._patient, beside=self._finder.wanted(request, needing)
+            )
         except Exception as error:  # noqa: BLE001 - each metric that needs the reference fails with it
             for scoring in needing:
                 self._fail(scoring, error)
@@ -248,6 +289,7 @@ class Evaluator:
                 else:
                     scoring.reference = outcome
         _raise_if_all_failed(scorings)
+        self._search = self._finder.search(request, needing)
 
     def _pair(self, scorings: Sequence[Scoring], pairing: Pairing | SamplePlan) -> list[Item]:
         kinds: tuple[Need, ...] = (*PARTNER_KINDS, "prompt")
@@ -290,6 +332,8 @@ class Evaluator:
             scored.pairs.add(batch)
             for scoring in scored.scorings:
                 self._guard(scoring, partial(scoring.update, batch, self._extractors, partial(keep, self._cache)))
+            if scored.onlooker:
+                scored.onlooker.see(batch)
 
     def _guard(self, scoring: Scoring, step: Callable[[], None]) -> None:
         """Run a metric's step unless it has ended; an error ends that metric alone."""

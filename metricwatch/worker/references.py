@@ -44,7 +44,8 @@ class Wanted:
     """A metric that needs reference statistics.
 
     make gives an empty instance. features are what it reads of the reference's images; reads_images: the pictures,
-    too. kind names the statistics: metrics of the same kind on the same features share them.
+    too. kind names the statistics: metrics of the same kind on the same features share them. names_files: it gets a
+    FilesBatch, and its statistics are of these names as well.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Wanted:
     complete: Callable[[Arrays], Arrays]
     features: tuple[Features, ...]
     reads_images: bool
+    names_files: bool = False
 
     @property
     def key(self) -> str:
@@ -60,6 +62,13 @@ class Wanted:
         parts = [self.kind.encode(), __version__.encode(), *(each.identity for each in self.features)]
         names = [self.kind.partition(" ")[0], *(each.extractor.name for each in self.features)]
         return "-".join([*names, digest_of(*parts).hex()])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesBatch(Batch):
+    """Images whose names are those of their files below the reference's directory, and their contents' digests."""
+
+    digests: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,17 +103,24 @@ class References:
         self._kept: OrderedDict[str, Arrays] = OrderedDict()
 
     def get(
-        self, path: str, wanted: list[Wanted], progress: Progress, *, patient: bool = True
+        self,
+        path: str,
+        wanted: list[Wanted],
+        progress: Progress,
+        *,
+        patient: bool = True,
+        beside: Sequence[Wanted] = (),
     ) -> dict[str, Reference | Exception]:
         """For each wanted metric, by name, its statistics or the error that stood in their way.
 
-        patient: as in Pipeline.run().
+        patient: as in Pipeline.run(). beside: what will be asked for later, perhaps. It is made, and kept, where a pass
+        has to be made that takes its features anyway; what fails there is not told.
 
         Raises InputError when the reference as a whole cannot be used, TemporaryError when it changed meanwhile.
         """
         source = self._look(path)
         digest = self._content_digest(source, progress)
-        keys = {item.name: f"{item.key}-{digest}" for item in wanted}
+        keys = {item.name: _key(item, source, digest) for item in wanted}
         known: dict[str, Arrays | Exception] = {}
         missing: dict[str, Wanted] = {}
         for item in wanted:
@@ -118,6 +134,7 @@ class References:
                 self._keep(key, arrays)
                 known[key] = arrays
         if missing:
+            missing |= self._beside(beside, missing, source, digest)
             if source.is_file:
                 made = self._from_file(source, list(missing.values()), progress)
             else:
@@ -135,6 +152,17 @@ class References:
             outcome = known[keys[item.name]]
             results[item.name] = outcome if isinstance(outcome, Exception) else _reference(outcome, digest)
         return results
+
+    def _beside(
+        self, beside: Sequence[Wanted], missing: Mapping[str, Wanted], source: Source, digest: str
+    ) -> dict[str, Wanted]:
+        """By key, what a pass for the missing ones can make for nothing, and is not known yet."""
+        if source.is_file:
+            return {}
+        taken = {each.identity for item in missing.values() for each in item.features}
+        free = [item for item in beside if taken.issuperset(each.identity for each in item.features)]
+        keys = {_key(item, source, digest): item for item in free}
+        return {key: item for key, item in keys.items() if key not in self._kept and self._cache.load(key) is None}
 
     def _look(self, path: str) -> Source:
         when, source = self._looked.get(path, (0.0, None))
@@ -213,7 +241,7 @@ class References:
         skipped: list[tuple[str, str]] = []
         metrics = {item.name: item.make() for item in wanted}
         made: dict[str, Arrays | Exception] = {}
-        items = [Item(name=stem(path), path=path) for path in source.paths()]
+        items = [Item(name=entry.name, path=path) for entry, path in zip(source.files, source.paths(), strict=True)]
         features = {each.identity: each for item in wanted for each in item.features}
         plan = Plan(
             features=tuple(features.values()),
@@ -241,6 +269,13 @@ class References:
         return made
 
 
+def _key(wanted: Wanted, source: Source, digest: str) -> str:
+    """Where statistics are kept. The same images by other names are the same reference, but not the same files."""
+    names = (os.fsencode(entry.name) for entry in source.files)
+    of_names = f"-{digest_of(*names).hex()[:16]}" if wanted.names_files else ""
+    return f"{wanted.key}-{digest}{of_names}"
+
+
 def _nbytes(arrays: Arrays) -> int:
     return sum(array.nbytes for array in arrays.values())
 
@@ -259,11 +294,12 @@ def _batch(batch: LoadedBatch, wanted: Wanted) -> Batch:
     for name in names:
         if name in batch.failed:
             raise batch.failed[name]
-    return Batch(
-        names=batch.names,
-        images=batch.images if wanted.reads_images else (),
-        features={name: batch.features["image", name] for name in names},
-    )
+    features = {name: batch.features["image", name] for name in names}
+    images = batch.images if wanted.reads_images else ()
+    if wanted.names_files:
+        digests = tuple(each["image"] for each in batch.digests)
+        return FilesBatch(names=batch.names, images=images, features=features, digests=digests)
+    return Batch(names=tuple(map(stem, batch.names)), images=images, features=features)
 
 
 def _statistics(metric: Metric, source: Source, skipped: list[tuple[str, str]]) -> Mapping[str, np.ndarray] | Exception:

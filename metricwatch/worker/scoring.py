@@ -67,11 +67,12 @@ class Scoring:
         spec = self.metric_class.spec
         for name in dict.fromkeys((*spec.extractors, *spec.partner_extractors, *spec.layers)):
             self.extractors[name] = extractors.get(name)
-        self.metric = self._make(None)
+        self.metric = self.make(None)
         if isinstance(self.metric, PerImageMetric) and spec.reads_images:
             self.measure = self._measure(self.metric_class, context)
 
-    def _make(self, reference: Mapping[str, Any] | None) -> Metric:
+    def make(self, reference: Mapping[str, Any] | None) -> Metric:
+        """A fresh instance with the user's options. Raises ConfigError when they are refused."""
         assert self.metric_class is not None  # noqa: S101 - as in open()
         if not self.options:
             return self.metric_class(reference)
@@ -105,7 +106,7 @@ class Scoring:
             name=self.name,
             kind=spec.statistics
             or " ".join((self.name, spec.protocol, _text(self.options), make_of(self.metric_class))),
-            make=lambda: self._make(None),
+            make=lambda: self.make(None),
             complete=self.metric_class.complete_statistics,
             features=tuple(Features.of(self.extractors[name], "image", context) for name in spec.extractors),
             reads_images=spec.reads_images,
@@ -126,7 +127,7 @@ class Scoring:
         self.ended = self.ended or (state, detail)
 
     def start(self) -> None:
-        self.metric = self._make(self.reference.arrays if self.reference else None)
+        self.metric = self.make(self.reference.arrays if self.reference else None)
 
     def update(self, batch: LoadedBatch, extractors: Extractors, keep: Keep) -> None:
         """Take in a batch whose items have all that the metric needs; pass on to keep() what may be asked again."""
@@ -146,15 +147,15 @@ class Scoring:
         if not len(batch):
             return
         if not isinstance(self.metric, PerImageMetric) or self.measure is None:
-            self.metric.update(self._batch(batch, extractors))
+            self.metric.update(self.batch(batch, extractors))
         elif self.name in batch.measures:
             self.metric.take(batch.names, [row.tolist() for row in batch.measures[self.name]])
-            self.metric.attend(self._batch(batch, extractors))
+            self.metric.attend(self.batch(batch, extractors))
         else:
             self._take(self.metric, batch, extractors, keep)
 
     def _take(self, metric: PerImageMetric, batch: LoadedBatch, extractors: Extractors, keep: Keep) -> None:
-        whole = self._batch(batch, extractors)
+        whole = self.batch(batch, extractors)
         rows = metric.usable(whole)
         if not rows:
             return
@@ -167,7 +168,7 @@ class Scoring:
         keys = batch.measure_keys[self.name]
         keep({keys[row]: numbers for row, numbers in zip(rows, measured, strict=True)})
 
-    def _batch(self, batch: LoadedBatch, extractors: Extractors) -> Batch:
+    def batch(self, batch: LoadedBatch, extractors: Extractors) -> Batch:
         """The batch as the metric sees it: what its spec asks for."""
         assert self.metric_class is not None  # noqa: S101 - as in open()
         assert self.metric is not None  # noqa: S101 - start() comes first

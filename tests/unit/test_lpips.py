@@ -175,6 +175,50 @@ def test_a_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         lpips._heads(HeadsFile(package="broken_heads", path="heads.pth", distribution="broken-heads"), "cpu")
 
 
+# --- maps --------------------------------------------------------------------------------------------------
+
+
+def test_maps_are_what_the_package_gives_in_space() -> None:
+    """Its own network, with random weights, through its own preparation."""
+    theirs = LPIPS(net="alex", pnet_rand=True, spatial=True, verbose=False).eval()
+    generator = torch.Generator().manual_seed(0)
+    images, content = torch.randint(0, 256, (2, 2, 3, 75, 90), generator=generator, dtype=torch.uint8)
+    inputs = [pictures / 127.5 - 1 for pictures in (images, content)]
+    with torch.inference_mode():
+        expected = theirs(*inputs)[:, 0]
+        ours, others = (dict(zip(Lpips.layers, theirs.net(theirs.scaling_layer(each)), strict=True)) for each in inputs)
+    found = Lpips().maps(
+        Batch(
+            names=("0", "1"),
+            images=tuple(images),
+            content=tuple(content),
+            layers={"alexnet": ours},
+            content_layers={"alexnet": others},
+        )
+    )
+    torch.testing.assert_close(torch.stack(list(found)), expected, rtol=0, atol=1e-5)
+    assert float(expected.mean()) > 0.01
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_mean_of_a_map_is_near_the_score(metric: type[LearnedPerceptualDistance]) -> None:
+    batch = batch_of(metric, maps(metric, 3, 1), maps(metric, 3, 2))
+    scores = [row[0] for row in metric().measure(batch)]
+    means = [float(values.mean()) for values in metric().maps(batch)]
+    assert means == pytest.approx(scores, rel=0.05)
+    assert [tuple(values.shape) for values in metric().maps(batch)] == [(40, 40)] * 3
+
+
+def test_a_map_is_warm_at_the_place_that_differs() -> None:
+    ours = maps(Lpips, 1, 1)
+    theirs = {layer: each.clone() for layer, each in ours.items()}
+    for each in theirs.values():
+        each[..., 0, 4] = each[..., 0, 4].flip(1)
+    (values,) = Lpips().maps(batch_of(Lpips, ours, theirs))
+    assert float(values[:4, 36:].min()) > 10 * float(values[20:, :20].max())
+    assert float(values[:4, 36:].min()) > 0.1
+
+
 def test_heads_are_read_without_importing_the_packages() -> None:
     code = """
 import sys

@@ -117,6 +117,63 @@ def test_without_partners_there_is_a_named_state() -> None:
     assert (value.state, value.value) == (ScoreState.NO_PAIRS, None)
 
 
+# --- maps --------------------------------------------------------------------------------------------------
+
+
+def map_of(picture: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    batch = Batch(names=("0",), images=(tensor(picture),), content=(tensor(partner),))
+    (values,) = Ssim().maps(batch)
+    return values.numpy()
+
+
+def test_a_map_is_what_skimage_sees_at_each_place() -> None:
+    picture = np.ascontiguousarray(crops(1, side=64)[0][:, :49])
+    partner = noisy(picture)
+    _, everywhere = structural_similarity(
+        picture,
+        partner,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
+        channel_axis=2,
+        full=True,
+    )
+    values = map_of(picture, partner)
+    assert values.shape == (64, 49)
+    np.testing.assert_allclose(values[5:-5, 5:-5], 1 - everywhere.mean(axis=2)[5:-5, 5:-5], atol=1e-5)
+
+
+def test_the_border_of_a_map_repeats_the_nearest_place_that_has_a_window() -> None:
+    picture = crops(1, side=40)[0]
+    values = map_of(picture, noisy(picture))
+    np.testing.assert_array_equal(values[:5, 5:-5], np.broadcast_to(values[5, 5:-5], (5, 30)))
+    np.testing.assert_array_equal(values[:, -5:], np.broadcast_to(values[:, -6:-5], (40, 5)))
+
+
+def test_a_map_is_warm_where_the_picture_was_changed_and_cold_elsewhere() -> None:
+    picture = crops(1, side=96)[0]
+    changed = picture.copy()
+    changed[10:30, 60:80] = 255 - changed[10:30, 60:80]
+    values = map_of(changed, picture)
+    assert values[15:25, 65:75].mean() > 0.5
+    assert values[45:, :].max() < 1e-6
+
+
+def test_the_smallest_picture_with_a_window_has_a_map_of_its_size() -> None:
+    first, second = np.random.default_rng(0).integers(0, 256, (2, 11, 11, 3), dtype=np.uint8)
+    values = map_of(first, second)
+    assert values.shape == (11, 11)
+    assert values[0, 0] == pytest.approx(1 - by_skimage(first, second), abs=1e-5)
+
+
+def test_tiles_leave_no_seam_in_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = np.random.default_rng(0).integers(0, 256, (2, 43, 60, 3), dtype=np.uint8)
+    whole = map_of(first, second)
+    monkeypatch.setattr(ssim, "_TILE", 16)
+    np.testing.assert_allclose(map_of(first, second), whole, atol=1e-6)
+
+
 # --- memory ------------------------------------------------------------------------------------------------
 
 
