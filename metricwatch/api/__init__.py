@@ -23,7 +23,7 @@ from metricwatch.api.notifier import Notifier
 from metricwatch.api.per_image import PerImageMetric, listed
 from metricwatch.api.sampler import Sampler, SampleRequest, SamplerSpec
 from metricwatch.api.secret import Secret
-from metricwatch.api.sink import Sink
+from metricwatch.api.sink import ModelVersion, Registration, Sink
 from metricwatch.errors import (
     ConfigError,
     InputError,
@@ -67,6 +67,7 @@ __all__ = [
     "MetricSpec",
     "MetricwatchError",
     "MissingWeightsError",
+    "ModelVersion",
     "Need",
     "Notice",
     "Notification",
@@ -76,6 +77,7 @@ __all__ = [
     "Picture",
     "PluginError",
     "Point",
+    "Registration",
     "RemoteRun",
     "Run",
     "RunFacts",

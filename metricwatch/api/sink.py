@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from metricwatch.errors import PermanentError
 from metricwatch.records import Picture, Point, RemoteRun, Run, RunFacts, StoredPicture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """A step's checkpoint that is to become a version of the model `name`.
+
+    files are paths on this machine by their names below the step's folder, of which the last part is the file's own;
+    link is where the checkpoint is instead, as the sink's model registry shall know it. digest is that of the content
+    ("" for a link): the same step and digest again is the same version. tags and description are for people.
+    """
+
+    name: str
+    step: int
+    files: Mapping[str, str]
+    link: str = ""
+    digest: str = ""
+    alias: str = ""
+    description: str = ""
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """A version of a model. created is False for one that was there already."""
+
+    name: str
+    version: str
+    source: str
+    created: bool
+    url: str | None = None
 
 
 class Sink(ABC):
@@ -82,6 +113,18 @@ class Sink(ABC):
     def read_picture(self, run_id: str, picture: StoredPicture) -> bytes:
         """The PNG file's content. Raises as write() does, PermanentError where it is not there."""
         raise PermanentError(f"{type(self).__name__} cannot be read: {picture.key} of run {run_id} is not known")
+
+    def register(
+        self, run_id: str, registration: Registration, show: Callable[[str, int, int], None] = lambda *_: None
+    ) -> ModelVersion:
+        """Make a model version of a run's checkpoint; a second call finds the first one's. Raises as write() does.
+
+        show(what, done, total) is called as an upload proceeds.
+        """
+        del show
+        raise PermanentError(
+            f"{type(self).__name__} has no models: {registration.name} of run {run_id} is not registered"
+        )
 
     @abstractmethod
     def ping(self) -> str:

@@ -107,6 +107,16 @@ class SinkContract:
             pytest.skip("this sink takes no pages")
 
     @pytest.fixture
+    def can_be_read(self) -> None:
+        if self.sink.keys is Sink.keys:
+            pytest.skip("the curves of this sink cannot be read")
+
+    @pytest.fixture
+    def pictures_can_be_read(self) -> None:
+        if self.sink.pictures is Sink.pictures:
+            pytest.skip("the pictures of this sink cannot be read")
+
+    @pytest.fixture
     def opened(self, options: Any) -> Iterator[Sink]:
         made = self.sink(options)
         yield made
@@ -344,6 +354,56 @@ class SinkContract:
         shown = f"{raised.value!r} {raised.value}"
         assert not [secret for secret in self.secrets if secret in shown]
         made.close()
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    @pytest.mark.usefixtures("can_be_read")
+    def test_what_was_written_can_be_read_whole_and_in_pages(self, opened: Sink, remote: RemoteRun) -> None:
+        sent = samples.points(5432)
+        opened.write(remote.id, sent, {})
+        (key,) = {point.key for point in sent}
+        assert list(opened.keys(remote.id)) == [key]
+        whole = opened.read(remote.id, key)
+        assert list(whole) == sorted(sent, key=lambda point: (point.timestamp_ms, point.step))
+        pages = [list(page) for page in opened.read_pages(remote.id, key)]
+        assert _sorted([point for page in pages for point in page]) == _sorted(sent)
+        assert list(opened.read_pages(remote.id, "no/such/key")) in ([], [[]])
+
+    @pytest.mark.usefixtures("can_be_read")
+    def test_the_facts_of_a_run_are_its_name_and_tags(self, opened: Sink, by_name: Run, remote: RemoteRun) -> None:
+        opened.write(remote.id, [], {"metricwatch.state": "first"})
+        facts = opened.facts(remote.id)
+        assert (facts.id, facts.name, facts.url) == (remote.id, by_name.name, remote.url)
+        assert opened.run_name(remote.id) == by_name.name
+        assert facts.tags["metricwatch.state"] == "first"
+
+    @pytest.mark.usefixtures("can_be_read")
+    def test_a_run_that_is_not_there_is_told_apart_on_reading(self, opened: Sink) -> None:
+        unknown = uuid.uuid4().hex
+        for call in (opened.facts, opened.keys, lambda run_id: list(opened.read_pages(run_id, "a"))):
+            with pytest.raises(RunGoneError):
+                call(unknown)
+
+    @pytest.mark.usefixtures("takes_pictures", "pictures_can_be_read")
+    def test_pictures_can_be_found_and_read(self, opened: Sink, remote: RemoteRun) -> None:
+        assert list(opened.pictures(remote.id)) == []
+        sent = [("quality/samples/a", 2**40), ("quality/samples/a", 0), ("quality/b_c-d.e f", 7)]
+        for number, (key, step) in enumerate(sent):
+            opened.write_picture(remote.id, Picture(key=key, step=step, timestamp_ms=1_760_000_000_000), _png(number))
+        found = opened.pictures(remote.id)
+        assert [(each.key, each.step, each.timestamp_ms) for each in found] == [
+            (key, step, 1_760_000_000_000) for key, step in sorted(sent, key=lambda item: item[1])
+        ]
+        read = {(each.key, each.step): opened.read_picture(remote.id, each) for each in found}
+        assert read == {sent[number]: _png(number) for number in range(len(sent))}
+
+    @pytest.mark.usefixtures("takes_pictures", "pictures_can_be_read")
+    def test_a_picture_that_is_not_there_is_a_permanent_error(self, opened: Sink, remote: RemoteRun) -> None:
+        opened.write_picture(remote.id, Picture(key="a", step=1, timestamp_ms=1), _png(1))
+        (found,) = opened.pictures(remote.id)
+        for place in (found.place.replace("step", "stop"), found.place[:-12] + "00000000.png", "../../etc/passwd", ""):
+            with pytest.raises(PermanentError):
+                opened.read_picture(remote.id, dataclasses.replace(found, place=place))
 
     def test_a_run_that_has_just_been_made_is_not_over(self, opened: Sink, remote: RemoteRun) -> None:
         assert opened.ended(remote.id) is False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .runs import RUN_TAG
+from .runs import RUN_TAG, TRAINING_TAG
 from .sink import MlflowOptions, MlflowSink
 
-__all__ = ["RUN_TAG", "MlflowOptions", "MlflowSink"]
+__all__ = ["RUN_TAG", "TRAINING_TAG", "MlflowOptions", "MlflowSink"]

@@ -12,7 +12,7 @@ from metricwatch.api import Point
 MAX_ITEMS = 1000
 MAX_TAGS = 100
 MAX_BYTES = 900_000
-MAX_TAG_VALUE = 8000
+MAX_TAG_VALUE = 5000
 # JSON punctuation, field names, timestamp, step and a 17-digit value; an entity's texts come on top.
 _ITEM_OVERHEAD = 200
 

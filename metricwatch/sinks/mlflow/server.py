@@ -20,8 +20,12 @@ _REFUSED = "INVALID_PARAMETER_VALUE"
 TOO_LARGE = 413
 # What log-batch says of a run in the trash, with the code of an invalid parameter.
 _DELETED = "must be in the 'active' state"
+NOT_FOUND = 404
 NEEDS_LOGIN = frozenset({401, 403})
 _LOGIN_HINT = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+
+# A page that MLflow itself does not know: it, or what stands before it, shows itself below another path.
+_ADDRESS_HINT = "is tracking.uri whole? It ends with the prefix of a server that has one (`--static-prefix`, a proxy)"
 
 
 class Server:
@@ -52,6 +56,8 @@ class Server:
             os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
             from mlflow import MlflowClient
 
+            if not self.is_web:
+                _try_databases_once()
             self._cached_client = MlflowClient(tracking_uri=self.address.uri)
         return self._cached_client
 
@@ -144,6 +150,8 @@ class Server:
             return TemporaryError(f"{text}; {_LOGIN_HINT}")
         if status == TOO_LARGE:
             return TemporaryError(f"{text}; raise the limit on requests of what stands before the server")
+        if status == NOT_FOUND and _foreign_status(error):
+            return TemporaryError(f"{text}; {_ADDRESS_HINT}")
         if _foreign_status(error):
             return TemporaryError(text)
         if error.error_code == "RESOURCE_DOES_NOT_EXIST" or _DELETED in error.message:
@@ -158,6 +166,21 @@ class Server:
             text = text.replace(secret, "******")
         text = re.sub(r"^[A-Z_]+: ", "", " ".join(text.split()))
         return text if len(text) <= 300 else text[:299] + "…"  # noqa: PLR2004
+
+
+def _try_databases_once() -> None:
+    """Have MLflow say at once that a database is not there: of itself it tries for 101 s, and points wait behind it."""
+    from importlib import import_module
+
+    from mlflow.exceptions import MlflowException
+
+    try:
+        # Of MLflow's own workings. Where the number is not, or SQLAlchemy is not there, nothing changes.
+        databases = import_module("mlflow.store.db.utils")
+    except (ImportError, MlflowException):
+        return
+    if hasattr(databases, "MAX_RETRY_COUNT"):
+        databases.MAX_RETRY_COUNT = 1
 
 
 def _drop_connections() -> None:

@@ -9,18 +9,32 @@ to repeat because its files have the same names each time.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from metricwatch.api import ConfigError, PermanentError, Picture, Point, RemoteRun, Run, Sink
+from metricwatch.api import (
+    ConfigError,
+    ModelVersion,
+    PermanentError,
+    Picture,
+    Point,
+    Registration,
+    RemoteRun,
+    Run,
+    RunFacts,
+    Sink,
+    StoredPicture,
+)
 
 from .address import Address
 from .artifacts import Artifacts
 from .batches import batches
+from .gallery import Gallery
 from .history import History
 from .pictures import Pictures
-from .runs import Runs
+from .registry import Registry
+from .runs import Layout, Runs
 from .server import TOO_LARGE, Server, status_of
 
 
@@ -28,7 +42,8 @@ from .server import TOO_LARGE, Server, status_of
 class MlflowOptions:
     """The keys of `tracking`. timeout is in seconds, for each request.
 
-    prefix is what the exporter puts before the keys of scores: points reach this sink with their final keys.
+    prefix is what the exporter puts before the keys of scores: points reach this sink with their final keys. layout is
+    which run gets them: the training job's own, a child of that, or one of our own in the experiment.
     A user and password inside uri are used and never shown; MLFLOW_TRACKING_USERNAME, _PASSWORD and _TOKEN work.
     """
 
@@ -36,6 +51,7 @@ class MlflowOptions:
     experiment: str = "Default"
     prefix: str = "quality"
     timeout: float = 10.0
+    layout: Layout = "training"
 
 
 class MlflowSink(Sink):
@@ -51,18 +67,23 @@ class MlflowSink(Sink):
             raise ConfigError(f"tracking.timeout must be above 0 seconds, not {options.timeout:g}")
         self._where = address.where
         self._server = Server(address, options.timeout)
-        self._runs = Runs(self._server, options.experiment)
+        self._runs = Runs(self._server, options.experiment, options.layout)
         self._artifacts = Artifacts(self._server)
         self._pictures = Pictures(self._server, self._artifacts)
         self._history = History(self._server)
+        self._registry = Registry(self._server, self._artifacts)
+        self._gallery = Gallery(self._server, self._history)
 
     def find_run(self, run: Run) -> RemoteRun:
         """Find the run by id, by the id in id_file, or by name; only a name may create one.
 
         By name the choice is, within the experiment: the oldest run tagged metricwatch.run = run.key; else the
         newest run of that name that somebody else made (RUNNING ones first): the training job's own; else a new run
-        with tag and name. Raises TemporaryError while id_file is not written yet, PermanentError when the run or
-        the experiment does not exist or is deleted.
+        with tag and name. With the layouts child and own it is the run tagged metricwatch.training_run with that one's
+        id, the oldest, made where there is none.
+
+        Raises TemporaryError while id_file is not written yet, PermanentError when the run or the experiment does not
+        exist or is deleted.
         """
         return self._runs.find(run)
 
@@ -97,9 +118,11 @@ class MlflowSink(Sink):
         self._artifacts.write(run_id, name, content)
 
     def ended(self, run_id: str) -> bool:
-        """True when the run's status is FINISHED; one that FAILED or was KILLED did not end well."""
-        with self._server.speaking(f"asking whether run {run_id} is over"):
-            return bool(self._server.client().get_run(run_id).info.status == "FINISHED")
+        """True when the training job's status is FINISHED; one that FAILED or was KILLED did not end well.
+
+        A run of ours beside that of the training job is given its end here: FINISHED, whatever became of the job.
+        """
+        return self._runs.ended(run_id)
 
     def run_name(self, run_id: str) -> str:
         return self._history.name(run_id)
@@ -109,6 +132,31 @@ class MlflowSink(Sink):
 
     def read(self, run_id: str, key: str) -> Sequence[Point]:
         return self._history.read(run_id, key)
+
+    def read_pages(self, run_id: str, key: str) -> Iterator[Sequence[Point]]:
+        """Pages of 5,000 points in the order of their timestamps; a server that knows no pages gives all at once."""
+        return self._history.pages(run_id, key)
+
+    def facts(self, run_id: str) -> RunFacts:
+        return self._history.facts(run_id)
+
+    def pictures(self, run_id: str) -> Sequence[StoredPicture]:
+        """By step, all that log_image() wrote under a key, whoever called it."""
+        return self._gallery.pictures(run_id)
+
+    def read_picture(self, run_id: str, picture: StoredPicture) -> bytes:
+        return self._gallery.read(run_id, picture)
+
+    def register(
+        self, run_id: str, registration: Registration, show: Callable[[str, int, int], None] = lambda *_: None
+    ) -> ModelVersion:
+        """Upload the checkpoint to `checkpoints/step-<step>` of the run, unless there is a link, and register it.
+
+        The model is made where there is none. Raises RunGoneError for a run that is deleted or not there,
+        TemporaryError where server or artifact store cannot take it now, PermanentError for a name, an alias or a link
+        that MLflow does not take: links to files of one machine, for instance.
+        """
+        return self._registry.register(run_id, registration, show)
 
     def ping(self) -> str:
         with self._server.speaking("asking for a sign of life"):
