@@ -22,6 +22,7 @@ from metricwatch.store.alerts import Alerts
 from metricwatch.store.attention import Attention
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.figures import Figures
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.outbox import Backlog
 from metricwatch.store.pages import Pages
@@ -57,6 +58,7 @@ class Health:
         self._alerts = Alerts(db)
         self._attention = Attention(db)
         self._pages = Pages(db)
+        self._figures = Figures(db)
         self._alive = alive
         self._trouble = trouble
         self._names = sinks
@@ -70,8 +72,9 @@ class Health:
     def document(self) -> dict[str, Any]:
         """Counts by name; sinks sums up what waits for each and what it rejected, backlog lists it by run.
 
-        alerts lists what fires and what may fire soon, notifications what waits for each receiver or has failed. Ages
-        are in seconds. A reason is what the other side last said, "" when it has not said anything.
+        figures says what waits to be drawn, or will never be. alerts lists what fires and what may fire soon,
+        notifications what waits for each receiver or has failed. Ages are in seconds. A reason is what the other side
+        last said, "" when it has not said anything.
         """
         backlog, firing, notifications = self._deliveries.backlog(), self._alerts.firing(), self._notifications()
         return {
@@ -105,6 +108,17 @@ class Health:
                 {"sink": page.sink, "run": self._run(page.run), "page": page.name, "reason": page.reason}
                 for page in self._pages.troubles()[:_MOST_LISTED]
             ],
+            "figures": self._undrawn(),
+        }
+
+    def _undrawn(self) -> dict[str, Any]:
+        waiting, failed = self._figures.backlog(), self._figures.failed(1)
+        return {
+            "pending": sum(item.pending for item in waiting),
+            "oldest_pending_seconds": max((self._seconds(item.oldest) for item in waiting), default=0.0),
+            "reason": next((item.reason for item in waiting if item.reason), ""),
+            "failed": self._figures.failures(),
+            "last_failure": failed[0].reason if failed else "",
         }
 
     def _firing(self, alert: Alert) -> dict[str, Any]:
@@ -218,6 +232,16 @@ class Health:
             for receiver, values in document["notifications"].items():
                 family.add_metric([receiver], values[key])
             yield family
+        for metric, key, described in (
+            ("metricwatch_figures_pending", "pending", "Figures of evaluations that wait to be drawn."),
+            (
+                "metricwatch_figure_oldest_pending_seconds",
+                "oldest_pending_seconds",
+                "Age of the figure that has waited longest to be drawn, 0 when none waits.",
+            ),
+            ("metricwatch_figures_failed", "failed", "Figures given up, of those still remembered."),
+        ):
+            yield GaugeMetricFamily(metric, described, value=document["figures"][key])
         yield GaugeMetricFamily(
             "metricwatch_pages_failing", "Pages that could not be written.", value=len(document["pages"])
         )

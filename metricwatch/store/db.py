@@ -38,6 +38,7 @@ _TIMES = (
     ("evaluations", "evaluated_ms"),
     ("deliveries", "created_ms"),
     ("pictures", "created_ms"),
+    ("figures", "created_ms"),
     ("alerts", "fired_ms"),
     ("alerts", "resolved_ms"),
     ("notifications", "created_ms"),
@@ -188,7 +189,8 @@ class Database:
     def cap_waits(self, until: datetime) -> None:
         """Let nothing wait for longer: a clock that was ahead may have set a wait's end years from now."""
         with self.transaction("waits") as tx:
-            waiting = {"jobs": "queued", "deliveries": "pending", "pictures": "pending", "notifications": "pending"}
+            waiting = {"jobs": "queued"}
+            waiting |= dict.fromkeys(("deliveries", "pictures", "figures", "notifications"), "pending")
             for table, state in waiting.items():
                 tx.execute(
                     f"UPDATE {table} SET not_before_ms = :until WHERE state = '{state}' AND not_before_ms > :until",  # noqa: S608 - constants

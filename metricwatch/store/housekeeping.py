@@ -30,6 +30,7 @@ _OF_A_RUN = (
     "DELETE FROM remote_runs WHERE run = :run",
     "DELETE FROM deliveries WHERE run = :run",
     "DELETE FROM pictures WHERE run = :run",
+    "DELETE FROM figures WHERE run = :run",
     "DELETE FROM scores WHERE run = :run",
     "DELETE FROM evaluations WHERE run = :run",
     "DELETE FROM jobs WHERE snapshot IN (SELECT id FROM snapshots WHERE run = :run)",
@@ -70,6 +71,20 @@ class Housekeeping:
                 )
             )
 
+    def remove_figures(self, *, before: datetime) -> int:
+        """Remove some of the rows of figures that were drawn, or given up, before then; returns how many."""
+        with self._db.transaction("old-figures") as tx:
+            return sum(
+                tx.execute(sql, (to_ms(before), _AT_ONCE)).rowcount
+                for sql in (
+                    """DELETE FROM figures WHERE id IN
+                         (SELECT id FROM figures WHERE state = 'drawn' AND drawn_ms < ? LIMIT ?)""",
+                    """DELETE FROM figures WHERE id IN
+                         (SELECT id FROM figures INDEXED BY figures_failed
+                          WHERE state = 'failed' AND created_ms < ? LIMIT ?)""",
+                )
+            )
+
     def remove_silences(self, *, before: datetime) -> int:
         """Remove the silences that were over before then; returns how many."""
         with self._db.transaction("old-silences") as tx:
@@ -82,7 +97,8 @@ class Housekeeping:
     def idle_runs(self, *, before: datetime, other_than: Collection[str]) -> list[str]:
         """The runs not among these to which nothing has happened since then, and of which no point or message waits.
 
-        Pictures that wait do not keep a run: their files would fill the disk for an artifact store that is no more.
+        Pictures that wait, drawn or not, do not keep a run: their files would fill the disk for an artifact store that
+        is no more.
         """
         rows = self._db.read(
             """SELECT key FROM runs WHERE created_ms < :before

@@ -48,10 +48,11 @@ class PageTrouble:
 
 
 class Pages:
-    """Written by export alone. There is one page, ALERTS_PAGE, for each sink and each run that has had an alert."""
+    """Written by export alone: one page of this name for each sink and run. wanted() is about ALERTS_PAGE alone."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, name: str = ALERTS_PAGE) -> None:
         self._db = db
+        self._name = name
 
     def wanted(self, sink: str) -> dict[str, Shown]:
         """By run, what the page should show: of runs that have had an alert and for which nothing else waits."""
@@ -85,7 +86,7 @@ class Pages:
 
     def marks(self, sink: str) -> dict[str, PageMark]:
         """By run, what is known of the copy at a sink."""
-        rows = self._db.read("SELECT * FROM pages WHERE sink = ? AND name = ?", (sink, ALERTS_PAGE))
+        rows = self._db.read("SELECT * FROM pages WHERE sink = ? AND name = ?", (sink, self._name))
         return {
             row["run"]: PageMark(
                 shows=Shown(**json.loads(row["shows"])) if row["shows"] else None,
@@ -111,7 +112,7 @@ class Pages:
                 {
                     "sink": sink,
                     "run": run,
-                    "name": ALERTS_PAGE,
+                    "name": self._name,
                     "shows": _dump(shows),
                     "now": to_ms(now),
                     "lacks": lacks,
@@ -126,7 +127,7 @@ class Pages:
                 """INSERT INTO pages (sink, run, name, attempts, reason, not_before_ms) VALUES (?, ?, ?, 1, ?, ?)
                    ON CONFLICT (sink, run, name) DO UPDATE SET attempts = attempts + 1, reason = excluded.reason,
                      not_before_ms = excluded.not_before_ms""",
-                (sink, run, ALERTS_PAGE, reason, to_ms(until)),
+                (sink, run, self._name, reason, to_ms(until)),
             )
 
     def refused(self, sink: str, run: str, shows: Shown, reason: str) -> None:
@@ -136,7 +137,7 @@ class Pages:
                 """INSERT INTO pages (sink, run, name, shows, attempts, reason) VALUES (?, ?, ?, ?, 1, ?)
                    ON CONFLICT (sink, run, name) DO UPDATE SET shows = excluded.shows, attempts = attempts + 1,
                      not_before_ms = 0, reason = excluded.reason""",
-                (sink, run, ALERTS_PAGE, _dump(shows), reason),
+                (sink, run, self._name, _dump(shows), reason),
             )
 
     def troubles(self) -> list[PageTrouble]:

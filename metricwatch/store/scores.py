@@ -92,7 +92,7 @@ class Scores:
                GROUP BY step ORDER BY step""",
             (run, key, up_to, up_to),
         )
-        return [_point(row) for row in rows]
+        return [point_of(row) for row in rows]
 
     def arrived(self, run: str, key: str, *, after: int) -> list[SeriesPoint]:
         """What has arrived of a key in a run since the score of that id, in the order of arrival."""
@@ -100,7 +100,7 @@ class Scores:
             "SELECT * FROM scores INDEXED BY scores_by_arrival WHERE run = ? AND key = ? AND id > ? ORDER BY id",
             (run, key, after),
         )
-        return [_point(row) for row in rows]
+        return [point_of(row) for row in rows]
 
     def newest(self, run: str, key: str, *, with_value: bool = False) -> SeriesPoint | None:
         """The evaluation of a key at the highest step, its newest revision; with_value: of those that have one."""
@@ -109,7 +109,7 @@ class Scores:
                ORDER BY step DESC, revision DESC LIMIT 1""",
             (run, key, not with_value),
         )
-        return _point(row) if row else None
+        return point_of(row) if row else None
 
     def of_same_files(self, snapshot: Snapshot) -> dict[str, Score]:
         """By key, what the revision before was scored, where its files were the very same. {} where they were not."""
@@ -119,7 +119,7 @@ class Scores:
                WHERE snapshots.source = ? AND snapshots.step = ? AND snapshots.revision = ? AND snapshots.digest = ?""",
             (snapshot.source, snapshot.step, snapshot.revision - 1, snapshot.digest),
         )
-        return {row["key"]: _point(row).score for row in rows}
+        return {row["key"]: point_of(row).score for row in rows}
 
     def last_change(self, run: str, key: str) -> SeriesChange | None:
         """Where the series of the newest value begins; None while it is the first one.
@@ -170,7 +170,8 @@ class Scores:
         return int(row["n"]) if row else 0
 
 
-def _point(row: sqlite3.Row) -> SeriesPoint:
+def point_of(row: sqlite3.Row) -> SeriesPoint:
+    """A row of the table `scores`."""
     return SeriesPoint(
         id=row["id"],
         step=row["step"],

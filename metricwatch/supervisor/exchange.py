@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from metricwatch.config.watching import WatchEntry
-from metricwatch.protocol import Evaluate
+from metricwatch.protocol import Evaluate, Looking
 from metricwatch.records import Evaluation, Job, KeptSample, Picture, Point, Score, ScoreState
 from metricwatch.store.provenance import comparable, describe_changes, shorten, telling
 from metricwatch.store.scores import Scores
+from metricwatch.supervisor.tags import tag_name
 
-# What MLflow takes in a tag's name, and more than anybody reads in its value.
-_NOT_IN_KEYS = re.compile(r"[^\w.\- :]")
-_MAX_KEY = 200
+# More than anybody reads in a tag's value.
 _MAX_VALUE = 480
+
+# Beside the metrics' own curves.
+SECONDS = "evaluation_seconds"
+IMAGES = "images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +32,26 @@ class Before:
 def points_of(evaluation: Evaluation, *, prefix: str, step: int, timestamp_ms: int) -> list[Point]:
     """The curves' next points: `<prefix>/<key>` and, where there is one, `<prefix>/<key>_stderr`."""
     values = [
-        (f"{prefix}/{score.key}{suffix}", value)
+        (f"{score.key}{suffix}", value)
         for score in evaluation.scores
         for suffix, value in (("", score.value), ("_stderr", score.stderr))
         if value is not None
     ]
-    return [Point(key=key, value=value, timestamp_ms=timestamp_ms, step=step) for key, value in values]
+    return _points(values, prefix, step, timestamp_ms)
+
+
+def effort_of(evaluation: Evaluation, *, prefix: str, step: int, timestamp_ms: int) -> list[Point]:
+    """What an evaluation took, `<prefix>/evaluation_seconds`, and how many images it read, `<prefix>/images`.
+
+    A metric that has one of these names keeps it, whether it has a value or not: no curve holds both.
+    """
+    taken = {f"{score.key}{suffix}" for score in evaluation.scores for suffix in ("", "_stderr")}
+    values = [(SECONDS, evaluation.seconds), (IMAGES, float(evaluation.images))]
+    return _points([(key, value) for key, value in values if key not in taken], prefix, step, timestamp_ms)
+
+
+def _points(values: Sequence[tuple[str, float]], prefix: str, step: int, timestamp_ms: int) -> list[Point]:
+    return [Point(key=f"{prefix}/{key}", value=value, timestamp_ms=timestamp_ms, step=step) for key, value in values]
 
 
 def picture_of(sample: KeptSample, *, prefix: str, step: int, timestamp_ms: int) -> Picture:
@@ -85,11 +101,10 @@ def tags_of(evaluation: Evaluation, before: Mapping[str, Before], step: int) -> 
         last = before.get(score.key)
         if last is None:
             continue
-        key = _NOT_IN_KEYS.sub("_", score.key)[:_MAX_KEY]
         if (state := _state(score)) != (_state(last.any) if last.any else ScoreState.OK.value):
-            tags[f"metricwatch.state.{key}"] = _cut(state)
+            tags[tag_name("metricwatch.state", score.key)] = _cut(state)
         if score.value is not None and (last.with_value is None or not comparable(last.with_value, score)):
-            tags[f"metricwatch.series.{key}"] = _cut(f"since step {step}: {_said(score)}")
+            tags[tag_name("metricwatch.series", score.key)] = _cut(f"since step {step}: {_said(score)}")
     return tags
 
 
@@ -110,11 +125,17 @@ def _cut(text: str) -> str:
 
 
 def request_for(
-    job: Job, entry: WatchEntry, metrics: tuple[str, ...], options: Mapping[str, Mapping[str, Any]], *, patient: bool
+    job: Job,
+    entry: WatchEntry,
+    metrics: tuple[str, ...],
+    options: Mapping[str, Mapping[str, Any]],
+    *,
+    patient: bool,
+    look: Looking | None = None,
 ) -> Evaluate:
     """What the worker is asked to do for a job of this watch entry. options: by metric, where it has any.
 
-    patient: whether a full GPU is a reason to wait.
+    patient: whether a full GPU is a reason to wait. look: the small pictures that are wanted as well.
     """
     pairs = entry.pairs
     return Evaluate(
@@ -131,4 +152,5 @@ def request_for(
         manifest=str(pairs.manifest) if pairs and pairs.manifest else None,
         prompt=pairs.prompt or "" if pairs else "",
         patient=patient,
+        look=look,
     )

@@ -14,10 +14,11 @@ import structlog
 
 from metricwatch.clock import Clock, backoff
 from metricwatch.config.composites import Composite
-from metricwatch.config.watching import WatchEntry
+from metricwatch.config.pictures import NO_PICTURES, PicturesConfig
+from metricwatch.config.watching import Backlog, WatchEntry
 from metricwatch.errors import ConfigError, InputError, WorkerError
 from metricwatch.protocol import Evaluate, Failure, Heartbeat, Log, Ready, Reply, Result
-from metricwatch.records import Evaluation, Job, JobState
+from metricwatch.records import Evaluation, Job, JobState, Snapshot
 from metricwatch.store.db import Database
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.retries import Retries
@@ -95,8 +96,14 @@ class Supervisor:
         picture_sinks: Sequence[str] = (),
         metric_options: Mapping[str, Mapping[str, Any]] | None = None,
         composites: Mapping[str, Composite] = MappingProxyType({}),
+        dated: Callable[[Snapshot], datetime] | None = None,
+        pictures: PicturesConfig = NO_PICTURES,
+        tagged: bool = True,
     ) -> None:
-        """state: the folder in which the worker pins checkpoints and leaves pictures for the picture_sinks."""
+        """state: the folder in which the worker pins checkpoints and leaves pictures for the picture_sinks.
+
+        dated and tagged: as Recorder says.
+        """
         self._db = db
         self._ledger = Ledger(db)
         self._retries = Retries(db)
@@ -108,10 +115,14 @@ class Supervisor:
             picture_sinks=picture_sinks,
             composites=composites,
             workspace=self._workspace,
+            dated=dated,
+            pictures=pictures,
+            tagged=tagged,
         )
-        self._entries = {entry.source: entry for entry in entries}
-        self._backlogs = {entry.source: entry.backlog for entry in entries}
-        self._newest_first = {source for source, backlog in self._backlogs.items() if backlog.policy != "every"}
+        self._entries: dict[str, WatchEntry] = {}
+        self._backlogs: dict[str, Backlog] = {}
+        self._newest_first: set[str] = set()
+        self.watch(entries)
         self._metrics = tuple(metrics)
         self._metric_options = metric_options or {}
         self._pictures_wanted = bool(picture_sinks)
@@ -135,6 +146,14 @@ class Supervisor:
         self.progress: Progress | None = None
         # How often to try a job that may succeed later (the GPU is full, say); None: for ever.
         self.most_attempts: int | None = None
+
+    def watch(self, entries: Sequence[WatchEntry]) -> None:
+        """Do the jobs of these entries, too, from now on. A second call for the same ones does no harm."""
+        for entry in entries:
+            self._entries[entry.source] = entry
+            self._backlogs[entry.source] = entry.backlog
+            if entry.backlog.policy != "every":
+                self._newest_first.add(entry.source)
 
     def start(self) -> None:
         """Queue again what a killed daemon left at work, and let go of its files. The ledger's lock must be held."""
@@ -379,10 +398,17 @@ class Supervisor:
 
     def _request(self, job: Job) -> Evaluate:
         entry = self._entries[job.snapshot.source]
-        request = request_for(job, entry, self._metrics, self._metric_options, patient=job.attempt <= _MOST_WAITS)
+        request = request_for(
+            job,
+            entry,
+            self._metrics,
+            self._metric_options,
+            patient=job.attempt <= _MOST_WAITS,
+            look=self._recorder.looking(job),
+        )
         if entry.sampler is None:
             return request
-        return replace(request, sampling=self._workspace.sampling(job, entry.sampler, pictures=self._pictures_wanted))
+        return replace(request, sampling=self._workspace.sampling(job, entry.sampler, wanted=self._pictures_wanted))
 
     def _start_worker(self) -> int:
         self._ready = False

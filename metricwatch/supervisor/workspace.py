@@ -1,4 +1,4 @@
-"""The folders below the state folder that a worker uses while it has a checkpoint: links to it, and its pictures."""
+"""The folders below the state folder that a worker uses: links to its checkpoint, pictures, materials of figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import structlog
 from metricwatch.config.watching import SamplerConfig
 from metricwatch.protocol import Sampling
 from metricwatch.records import Job
-from metricwatch.store.pictures import FOLDER
+from metricwatch.store import figures, pictures
 
 log = structlog.get_logger(__name__)
 
@@ -20,20 +20,21 @@ _OF_A_JOB = re.compile(r"job-\d+")
 
 
 class Workspace:
-    """`<state>/pins/job-<id>` and `<state>/pictures/job-<id>`. Made by the worker when it needs them, never by us."""
+    """A folder `job-<id>` in each of `<state>/pins`, `pictures` and `looks`; the worker makes it when it needs it."""
 
     def __init__(self, state: Path) -> None:
         self._pins = state / "pins"
-        self._pictures = state / FOLDER
+        self._pictures = state / pictures.FOLDER
+        self._looks = state / figures.FOLDER
 
-    def sampling(self, job: Job, sampler: SamplerConfig, *, pictures: bool) -> Sampling:
-        """How the worker makes images of a job's checkpoint. pictures: whether anybody wants to look at some."""
+    def sampling(self, job: Job, sampler: SamplerConfig, *, wanted: bool) -> Sampling:
+        """How the worker makes images of a job's checkpoint. wanted: whether anybody wants to look at some."""
         return Sampling(
             use=sampler.use,
             options=sampler.options,
             samples=sampler.samples,
             seed=sampler.seed,
-            keep=sampler.keep if pictures else 0,
+            keep=sampler.keep if wanted else 0,
             kept=str(self._pictures / f"job-{job.id}"),
             batch_size=sampler.batch_size,
             pins=str(self._pins),
@@ -66,12 +67,24 @@ class Workspace:
 
     def has_picture(self, path: str) -> bool:
         """True for a path in the folder of the pictures, wherever links lead. Others are nothing of ours to send."""
-        try:
-            real, folder = os.path.realpath(path), os.path.realpath(self._pictures)
-        except ValueError:
-            # A zero byte, or what cannot be a name in this locale.
-            return False
-        return os.path.isabs(path) and real.startswith(f"{folder}{os.sep}")
+        return _lies_in(path, self._pictures)
+
+    def look_folder(self, job: int) -> str:
+        """Where the worker leaves what figures of a job are drawn from."""
+        return str(self._looks / f"job-{job}")
+
+    def has_look(self, path: str, job: int) -> bool:
+        """True for a path in that folder, wherever links lead."""
+        return _lies_in(path, self._looks / f"job-{job}")
+
+
+def _lies_in(path: str, folder: Path) -> bool:
+    try:
+        real, within = os.path.realpath(path), os.path.realpath(folder)
+    except ValueError:
+        # A zero byte, or what cannot be a name in this locale.
+        return False
+    return os.path.isabs(path) and real.startswith(f"{within}{os.sep}")
 
 
 def _told(path: str, error: OSError) -> None:

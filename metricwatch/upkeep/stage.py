@@ -13,7 +13,7 @@ from metricwatch.errors import LedgerDamagedError, LedgerError, LedgerUnavailabl
 from metricwatch.store import backups
 from metricwatch.store.db import Database
 from metricwatch.store.housekeeping import Housekeeping
-from metricwatch.upkeep.pictures import StrayPictures
+from metricwatch.upkeep.pictures import StrayMaterials, StrayPictures
 
 log = structlog.get_logger(__name__)
 
@@ -25,14 +25,14 @@ _LOOK_SECONDS = 600.0
 class Upkeep:
     """The only one that removes from the ledger. Copies it before it does, by SQLite's own online backup.
 
-    It also removes the files of pictures that a crash has left behind.
+    It also removes the files of pictures, and what figures are drawn from, that a crash has left behind.
     """
 
     def __init__(self, db: Database, retention: Retention, runs: Collection[str], clock: Clock) -> None:
         """runs: the keys of those that the configuration names. They are kept, however old."""
         self._db = db
         self._store = Housekeeping(db)
-        self._stray = StrayPictures(db, clock)
+        self._stray = (StrayPictures(db, clock), StrayMaterials(db, clock))
         self._retention = retention
         self._runs = runs
         self._clock = clock
@@ -46,9 +46,10 @@ class Upkeep:
         self._back_up()
         before = self._clock.now() - self._retention.deliveries
         removed = self._store.remove_deliveries(before=before) + self._store.remove_pictures(before=before)
+        removed += self._store.remove_figures(before=before)
         removed += self._store.remove_silences(before=self._clock.now() - _SILENCES)
         removed += self._remove_runs()
-        removed += self._stray.remove()
+        removed += sum(stray.remove() for stray in self._stray)
         if removed == 0:
             self._next_look = self._clock.monotonic() + _LOOK_SECONDS
             try:

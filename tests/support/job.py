@@ -52,6 +52,8 @@ class Job:
                 }
             ],
             "metrics": ["ssim"],
+            # To draw takes a process and a second or two: who looks at pictures asks for them.
+            "pictures": False,
             **settings,
         }
         self.content = write_crops(folder / "content", 16, side=96, seed=2)

@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from metricwatch.config import Composite, Pairs
+from metricwatch.config.pictures import NO_PICTURES
 from metricwatch.config.watching import Backlog
 from metricwatch.errors import WorkerError
 from metricwatch.protocol import Evaluate, Failure, Heartbeat, Log, Ready, Result
@@ -63,6 +64,7 @@ class Scene:
         sampler=None,
         sources=("s",),
         picture_sinks=("mlflow",),
+        pictures=NO_PICTURES,
         **policy,
     ) -> None:
         self.folder = folder
@@ -101,6 +103,7 @@ class Scene:
             clock=self.clock,
             state=folder,
             picture_sinks=picture_sinks,
+            pictures=pictures,
             metric_options=options or {},
             composites={name: Composite(expression=text) for name, text in (composites or {}).items()},
         )
@@ -141,15 +144,36 @@ class Scene:
     def evaluate(self, *scores, step=1000, revision=1):
         """One job from its snapshot to its scores."""
         self.add(step, revision=revision)
+        self.worker_answers(Evaluation(scores=scores, skipped=(), images=8, seconds=0.5, provenance={}))
+
+    def worker_answers(self, evaluation):
+        """The job that is next, from its claim to its scores."""
         request = self.begin()
-        answer = Evaluation(scores=scores, skipped=(), images=8, seconds=0.5, provenance={})
-        self.worker.replies.append(Result(job=request.job, evaluation=answer))
+        self.worker.replies.append(Result(job=request.job, evaluation=evaluation))
         self.tick()
 
     def sent(self):
-        """Points and tags on their way to the sink, one pair for each delivery."""
+        """Scores and news on their way to the sink, a pair for each delivery that has any."""
+        effort = {"quality/evaluation_seconds", "quality/images"}
+        pairs = (
+            (
+                [(key, value) for key, value in points if key not in effort],
+                {name: value for name, value in tags.items() if not name.startswith("metricwatch.best")},
+            )
+            for points, tags in self.deliveries()
+        )
+        return [(points, tags) for points, tags in pairs if points or tags]
+
+    def deliveries(self):
         due = Deliveries(self.db).due("mlflow", self.clock.now(), 100)
         return [([(point.key, point.value) for point in delivery.points], dict(delivery.tags)) for delivery in due]
+
+    def best(self):
+        """What each delivery says of the best steps."""
+        return [
+            {name.removeprefix("metricwatch."): value for name, value in tags.items() if "metricwatch.best" in name}
+            for _, tags in self.deliveries()
+        ]
 
     def states(self):
         return {state: count for state, count in self.ledger.job_counts().items() if count}
@@ -541,3 +565,108 @@ def test_of_a_rewritten_step_the_newest_revision_is_what_was_said_last(make):
     scene.evaluate(fid(30.0, series="b"), step=1000, revision=2)
     scene.evaluate(fid(30.0, series="b"), step=2000)
     assert [len(tags) for _, tags in scene.sent()] == [1, 1, 0]
+
+
+# --- what every evaluation has -------------------------------------------------------------------------------
+
+
+def test_each_evaluation_logs_what_it_took_and_how_many_images_it_read(make):
+    scene = make()
+    scene.evaluate(fid(30.0), step=1000)
+    ((points, _),) = scene.deliveries()
+    assert points == [("quality/fid", 30.0), ("quality/evaluation_seconds", 0.5), ("quality/images", 8.0)]
+
+
+@pytest.mark.parametrize("value", [7.0, None])
+def test_a_metric_keeps_its_name_also_where_it_has_no_value(make, value):
+    scene = make()
+    scene.evaluate(replace(fid(value), key="images"), step=1000)
+    ((points, _),) = scene.deliveries()
+    assert [each for each in points if each[0] == "quality/images"] == ([("quality/images", value)] if value else [])
+    assert "quality/evaluation_seconds" in dict(points)
+
+
+# --- the best step so far ------------------------------------------------------------------------------------
+
+
+def test_the_best_step_is_said_when_it_changes_and_only_then(make):
+    scene = make()
+    for step, value in ((1000, 30.0), (2000, 20.0), (3000, 25.0), (4000, 20.0)):
+        scene.evaluate(replace(fid(value), stderr=0.213), step=step)
+    assert scene.best() == [
+        {"best.fid": "step 1,000: 30 ± 0.21"},
+        {"best.fid": "step 2,000: 20 ± 0.21"},
+        {},
+        {},
+    ]
+
+
+def test_a_late_arrival_may_be_the_best(make):
+    scene = make()
+    scene.evaluate(fid(30.0), step=3000)
+    scene.evaluate(fid(20.0), step=1000)
+    assert scene.best()[-1] == {"best.fid": "step 1,000: 20"}
+
+
+def test_a_best_step_that_is_rewritten_worse_hands_it_on(make):
+    scene = make()
+    for step, value in ((1000, 20.0), (2000, 30.0)):
+        scene.evaluate(fid(value), step=step)
+    scene.evaluate(fid(40.0), step=1000, revision=2)
+    assert scene.best() == [{"best.fid": "step 1,000: 20"}, {}, {"best.fid": "step 2,000: 30"}]
+
+
+def test_a_new_series_has_a_best_step_of_its_own_and_a_straggler_of_the_old_one_changes_nothing(make):
+    scene = make()
+    scene.evaluate(fid(10.0, series="a"), step=1000)
+    scene.evaluate(fid(30.0, series="b"), step=3000)
+    scene.evaluate(fid(5.0, series="a"), step=2000)
+    assert scene.best() == [{"best.fid": "step 1,000: 10"}, {"best.fid": "step 3,000: 30"}, {}]
+
+
+def test_a_tag_whose_only_step_was_rewritten_to_no_value_says_so(make):
+    scene = make()
+    scene.evaluate(fid(10.0), step=1000)
+    scene.evaluate(fid(None), step=1000, revision=2)
+    assert scene.best()[-1] == {"best.fid": "none: no step has a value"}
+
+
+def test_a_higher_value_is_better_where_the_metric_says_so(make):
+    scene = make()
+    for step, value in ((1000, 0.2), (2000, 0.6)):
+        scene.evaluate(replace(fid(value), key="ssim", higher_is_better=True), step=step)
+    assert scene.best()[-1] == {"best.ssim": "step 2,000: 0.6"}
+
+
+def test_the_checkpoint_of_the_best_step_is_named_by_its_path(make):
+    scene = make(sources=(f"{RUN.key} checkpoints",))
+    for step, members in ((1000, ("step_1000.pt",)), (2000, None)):
+        scene.ledger.add_snapshot(
+            source=f"{RUN.key} checkpoints",
+            run=RUN.key,
+            step=step,
+            path="/runs/night" if members else "/runs/night/step_2000",
+            members=members,
+            recorded=Recorded(revision=1, digest="d", images=1, newest_ns=1, mtime_ns=1),
+            now=scene.clock.now(),
+        )
+        answer = Evaluation(scores=(fid(30.0 - step / 1000),), skipped=(), images=8, seconds=0.5, provenance={})
+        scene.worker_answers(answer)
+    assert [tags["best_checkpoint.fid"] for tags in scene.best()] == [
+        "/runs/night/step_1000.pt",
+        "/runs/night/step_2000",
+    ]
+
+
+def test_a_delivery_that_goes_again_sets_no_best_step_back(make):
+    scene = make()
+    scene.evaluate(fid(30.0), step=1000)
+    scene.evaluate(fid(20.0), step=2000)
+    deliveries = Deliveries(scene.db)
+    first, second = deliveries.due("mlflow", scene.clock.now(), 10)
+    deliveries.sent([second], scene.clock.now())
+    deliveries.reject(first, "no")
+    deliveries.put_back(first.id)
+    (again,) = deliveries.due("mlflow", scene.clock.now(), 10)
+    assert again.points[0].key == "quality/fid"
+    assert "metricwatch.best.fid" not in again.tags

@@ -43,8 +43,8 @@ def collect(ledger: LedgerReader, uri: str, experiment: str) -> History:
     runs = _runs(uri, experiment)
     tags = sorted(item for run in runs for item in run.data.tags.items())
     found["MLflow runs"] = [(run.info.run_name,) for run in runs]
-    found["MLflow tags"] = [item for item in tags if not item[0].startswith("mlflow.")]
-    found["MLflow rows"] = sorted((key, step, value) for key, _, step, value in _logged(uri, experiment))
+    found["MLflow tags"] = [(name, _said(name, text)) for name, text in tags if not name.startswith("mlflow.")]
+    found["MLflow rows"] = sorted((key, step, _counted(key, value)) for key, _, step, value in _logged(uri, experiment))
     # Every key of a run begins with the experiment.
     return {name: [tuple(_without(experiment, item) for item in row) for row in rows] for name, rows in found.items()}
 
@@ -81,8 +81,19 @@ def _plain(row: Row) -> Iterator[Any]:
 def _delivery(sink: str, identity: str, state: str, points: str, tags: str) -> Row:
     # The identity of what a rule says ends with the time it said it.
     name = re.sub(r"/\d{13}$", "", identity)
-    values = [item for key, value, _, step in json.loads(points) for item in (key, step, value)]
-    return (sink, name, state, *values, tags)
+    values = [item for key, value, _, step in json.loads(points) for item in (key, step, _counted(key, value))]
+    said = json.dumps({tag: _said(tag, text) for tag, text in json.loads(tags).items()})
+    return (sink, name, state, *values, said)
+
+
+def _counted(key: str, value: float) -> float:
+    """The value, except where it is a time."""
+    return 0.0 if key.endswith("/evaluation_seconds") else value
+
+
+def _said(tag: str, text: str) -> str:
+    """What a tag says, a value that is not exact left out."""
+    return text.partition(":")[0] if tag.startswith("metricwatch.best.") and _INEXACT in tag else text
 
 
 def differences(wanted: History, found: History) -> list[str]:

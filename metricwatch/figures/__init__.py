@@ -1,0 +1,1 @@
+"""Has the figures of evaluations drawn, and hands them to the outbox as pictures."""
