@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Self
 
 import structlog
 
-from metricwatch import catalog
 from metricwatch.alerts.stage import AlertDispatcher
-from metricwatch.api import Notifier, Sink
+from metricwatch.assembly import load_further_sinks, load_notifiers, load_sink, report_commands, spawn_worker
 from metricwatch.clock import LONGEST_WAIT, Clock, SteadyClock, SystemClock
-from metricwatch.config.options import bind_options
 from metricwatch.config.schema import Config
+from metricwatch.config.watching import WatchEntry
 from metricwatch.errors import LedgerUnavailableError, WorkerError
 from metricwatch.export.stage import Exporter
+from metricwatch.figures.stage import FigureStage
 from metricwatch.lanes import Lanes
-from metricwatch.protocol import Configure
+from metricwatch.records import Snapshot
 from metricwatch.rules.stage import Rules
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
+from metricwatch.store.figures import Figures
 from metricwatch.store.ledger import Ledger
 from metricwatch.store.lock import DaemonLock
 from metricwatch.store.notifications import NotificationLog
 from metricwatch.store.pictures import Pictures
 from metricwatch.store.scores import Scores
-from metricwatch.supervisor.process import WorkerProcess
 from metricwatch.supervisor.stage import Policy, Progress, Supervisor
 from metricwatch.telemetry import Health, HealthServer
 from metricwatch.upkeep.stage import Upkeep
 from metricwatch.watch.events import EventHints
+from metricwatch.watch.fan_out import Fans
 from metricwatch.watch.scan import concerns
 from metricwatch.watch.stage import Watcher
 
@@ -55,8 +57,8 @@ class Once:
     """How `run --once` ended.
 
     done, failed and skipped count snapshots, failed_scores the metrics that could not be computed on snapshots that are
-    done, rejected what the sink will never take. undelivered, pictures and unsent are kept in the ledger for the next
-    run.
+    done, rejected what the sink will never take. undelivered, pictures, also those to be drawn, and unsent are kept
+    in the ledger for the next run.
     """
 
     done: int
@@ -73,9 +75,25 @@ class Once:
 class App:
     """One daemon: its ledger, stages and plugins. A context manager: leaving it gives everything back."""
 
-    def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
-        """Take the ledger's lock and build the stages. Raises LockedError, LedgerError, ConfigError, PluginError."""
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        cache: Path | None = None,
+        dated: Callable[[Database, Snapshot], datetime] | None = None,
+        tagged: bool = True,
+    ) -> None:
+        """Take the ledger's lock and build the stages. Raises LockedError, LedgerError, ConfigError, PluginError.
+
+        cache: the folder of what the worker keeps to save time, by default the state folder; daemons may share it.
+        dated: the time at which a snapshot's points are shown; None: when they were recorded. tagged: whether
+        tags tell what is best, and since when a series lasts.
+        """
         self.config = config
+        self._cache = cache or config.state
+        self._dated = dated
+        self._tagged = tagged
         self._wall = clock or SystemClock()
         self._stop = threading.Event()
         self._lanes: Lanes | None = None
@@ -87,29 +105,38 @@ class App:
             raise
 
     def _build(self, config: Config) -> None:
+        dated = self._dated
         self._lock = DaemonLock(config.state)
         self._closers.append(self._lock.release)
         self.db = Database.open(config.state)
         self._closers.append(self.db.close)
         self._clock = _steady(self._wall, self.db)
         self.db.cap_waits(self._clock.now() + LONGEST_WAIT)
-        runs = list({entry.target.key: entry.target for entry in config.watch}.values())
-        sinks = {config.tracking.sink: load_sink(config)}
+        fans = Fans(config.watch)
+        entries = [*fans.plain, *(entry for _, entry in fans.take(self.db))]
+        runs = list({entry.target.key: entry.target for entry in entries}.values())
+        # Shared with the stages that ask whether a run is watched: fans may find more of them.
+        self._watched = {run.key for run in runs}
+        sinks = {config.tracking.sink: load_sink(config), **load_further_sinks(config)}
         notifiers = load_notifiers(config)
         self._closers.extend(sink.close for sink in sinks.values())
         self._closers.extend(notifier.close for notifier in notifiers.values())
-        self.sources = [entry.source for entry in config.watch]
-        watched = [(entry.pattern, entry.checkpoints is not None) for entry in config.watch]
+        self.sources = [entry.source for entry in entries]
+        watched = [
+            *((entry.pattern, entry.checkpoints is not None) for entry in fans.plain),
+            *((fan.template.pattern, fan.entry.checkpoints is not None) for fan in fans.fans),
+        ]
         hints = EventHints(self.wake, lambda path: any(concerns(pattern, path, deep=deep) for pattern, deep in watched))
-        self.watcher = Watcher(self.db, config.watch, hints, self._clock)
+        self.watcher = Watcher(self.db, entries, hints, self._clock, fans=fans, found=self._watch_more)
         self._closers.append(self.watcher.close)
+        picture_sinks = [name for name, sink in sinks.items() if sink.takes_pictures]
         self.supervisor = Supervisor(
             self.db,
-            entries=config.watch,
+            entries=entries,
             metrics=config.metrics,
             prefix=config.tracking.prefix,
             sinks=tuple(sinks),
-            spawn=lambda: spawn_worker(config, wake=self.wake),
+            spawn=lambda: spawn_worker(config, wake=self.wake, cache=self._cache),
             policy=Policy(
                 heartbeat_timeout=config.worker.heartbeat_timeout,
                 stall_timeout=config.worker.stall_timeout,
@@ -118,13 +145,30 @@ class App:
             ),
             clock=self._clock,
             state=config.state,
-            picture_sinks=[name for name, sink in sinks.items() if sink.takes_pictures],
+            picture_sinks=picture_sinks,
+            pictures=config.pictures,
             metric_options=config.metric_options,
             composites=config.composites,
+            dated=None if dated is None else lambda snapshot: dated(self.db, snapshot),
+            tagged=self._tagged,
         )
         self._closers.append(self.supervisor.close)
+        self.figures = FigureStage(self.db, picture_sinks, self._clock)
         self.rules = Rules(self.db, config.rules, runs, tuple(sinks), self._clock)
-        self.exporter = Exporter(self.db, sinks, self._clock, rules=config.rules, runs={run.key for run in runs})
+        # One each: a sink that hangs must not keep the others waiting.
+        self.exporters = {
+            name: Exporter(
+                self.db,
+                {name: sink},
+                self._clock,
+                rules=config.rules,
+                runs=self._watched,
+                by_name=name != config.tracking.sink,
+                reports=report_commands(config, name, sink),
+            )
+            for name, sink in sinks.items()
+        }
+        self._closers.extend(exporter.close for exporter in self.exporters.values())
         self.alerts = AlertDispatcher(
             self.db,
             config.rules,
@@ -134,11 +178,11 @@ class App:
             routing=config.route,
             inhibit=config.inhibit,
             quiet_hours=config.quiet_hours,
-            runs={run.key for run in runs},
+            runs=self._watched,
             patience=_MESSAGE_PATIENCE,
         )
         self._closers.append(self.alerts.close)
-        self.upkeep = Upkeep(self.db, config.retention, {run.key for run in runs}, self._clock)
+        self.upkeep = Upkeep(self.db, config.retention, self._watched, self._clock)
         if config.telemetry.port is not None:
             health = Health(
                 self.db,
@@ -154,12 +198,20 @@ class App:
         for stage in (self.watcher, self.supervisor, self.rules, self.alerts):
             stage.start()
 
+    def _watch_more(self, entries: Sequence[WatchEntry]) -> None:
+        """Have every stage take care of runs that have been found meanwhile. Called in the lane of the watcher."""
+        self._watched.update(entry.target.key for entry in entries)
+        self.sources.extend(entry.source for entry in entries if entry.source not in self.sources)
+        self.supervisor.watch(entries)
+        self.rules.watch([entry.target for entry in entries])
+
     # --- turning -------------------------------------------------------------------------------------------
 
     def tick(self) -> int:
         """One turn of every stage, in order; returns the work done."""
-        stages = (self.watcher, self.supervisor, self.rules, self.exporter, self.alerts, self.upkeep)
-        return sum(stage.tick() for stage in stages)
+        scoring = (self.watcher, self.supervisor, self.rules, self.figures)
+        work = sum(stage.tick() for stage in scoring) + sum(exporter.tick() for exporter in self.exporters.values())
+        return work + sum(stage.tick() for stage in (self.alerts, self.upkeep))
 
     def run(self) -> None:
         """Turn until stop() is called. Raises what a stage could not handle."""
@@ -169,7 +221,7 @@ class App:
         log.info(
             "daemon.stopped",
             undelivered=Deliveries(self.db).pending(),
-            pictures=Pictures(self.db).pending(),
+            pictures=Figures(self.db).pending() + Pictures(self.db).pending(),
             unsent=NotificationLog(self.db).pending(),
         )
 
@@ -181,10 +233,12 @@ class App:
         progress is called often, with what the worker does, the jobs finished so far and all jobs known.
         """
         jobs, deliveries, notifications = Ledger(self.db), Deliveries(self.db), NotificationLog(self.db)
-        scores, pictures = Scores(self.db), Pictures(self.db)
+        scores, figures, pictures = Scores(self.db), Figures(self.db), Pictures(self.db)
         # Before the count: what is tried again is no failure of before.
-        for stage in (self.supervisor, self.exporter, self.alerts):
-            stage.take_requests()
+        self.supervisor.take_requests()
+        for exporter in self.exporters.values():
+            exporter.take_requests()
+        self.alerts.take_requests()
         before, failed_before, rejected_before = jobs.job_counts(), scores.failed(), deliveries.rejections()
         self.watcher.only_present = True
         self.supervisor.most_attempts = _ATTEMPTS_ONCE
@@ -199,8 +253,8 @@ class App:
             self.rules.all_scored = True
             deadline = time.monotonic() + drain.total_seconds()
             while not self._stop.is_set() and time.monotonic() < deadline:
-                outboxes = (deliveries, pictures, notifications)
-                waiting = any(outbox.pending() for outbox in outboxes) or self.exporter.pages_pending()
+                outboxes = (deliveries, figures, pictures, notifications)
+                waiting = any(outbox.pending() for outbox in outboxes) or self._pages_pending()
                 if not (self.rules.behind() or waiting or notifications.unannounced()):
                     break
                 self._wait_once()
@@ -213,7 +267,7 @@ class App:
             failed_scores=scores.failed() - failed_before,
             rejected=deliveries.rejections() - rejected_before,
             undelivered=deliveries.pending(),
-            pictures=pictures.pending(),
+            pictures=figures.pending() + pictures.pending(),
             unsent=notifications.pending(),
             stopped=stopped,
         )
@@ -247,7 +301,8 @@ class App:
         self._lanes = Lanes(
             {
                 "score": (self._own, self.watcher.tick, self.supervisor.tick, self.rules.tick),
-                "export": (self.exporter.tick,),
+                "figures": (self.figures.tick,),
+                **{f"export {name}": (exporter.tick,) for name, exporter in self.exporters.items()},
                 "alerts": (self.alerts.tick,),
                 "upkeep": (self.upkeep.tick,),
             },
@@ -273,6 +328,9 @@ class App:
         if self._lanes is not None and self._lanes.trouble_seconds() > _TROUBLE_ONCE_SECONDS:
             raise LedgerUnavailableError(f"{self._lanes.trouble}; nothing is lost: run again when it can be written")
 
+    def _pages_pending(self) -> int:
+        return sum(exporter.pages_pending() + exporter.reports_pending() for exporter in self.exporters.values())
+
     def _all_scored(self, jobs: Ledger) -> bool:
         if self.supervisor.failed_starts >= _MOST_FAILED_STARTS:
             raise WorkerError(f"the worker does not start: {self.supervisor.last_error}")
@@ -290,42 +348,3 @@ def _steady(wall: Clock, db: Database) -> Clock:
             consequence="time goes on from there, so that nothing is recorded before what came first",
         )
     return SteadyClock(wall, not_before=newest)
-
-
-def load_sink(config: Config) -> Sink:
-    """The configured sink, not yet connected."""
-    cls = catalog.load_sink(config.tracking.sink)
-    tracking = config.tracking
-    options = {"uri": tracking.uri, "experiment": tracking.experiment, "prefix": tracking.prefix}
-    return cls(bind_options(cls.Options, options, f"{config.file.name}: tracking"))
-
-
-def load_notifiers(config: Config) -> dict[str, Notifier]:
-    """The configured receivers by name, not yet connected."""
-    return {name: catalog.load_notifier(item.use)(item.options) for name, item in config.notify.items()}
-
-
-def worker_settings(config: Config) -> Configure:
-    """What a worker is told at its start."""
-    return Configure(
-        device=config.worker.device,
-        precision=config.worker.precision,
-        engine=config.worker.engine,
-        cache=str(config.state),
-        feature_cache_bytes=config.worker.feature_cache,
-        weights={name: str(item.weights) for name, item in config.extractors.items() if item.weights},
-        protocols={name: item.protocol for name, item in config.extractors.items() if item.protocol},
-        batch_size=config.worker.batch_size,
-        max_pixels=config.worker.max_pixels,
-    )
-
-
-def spawn_worker(config: Config, *, wake: Callable[[], None]) -> WorkerProcess:
-    """Start a worker process for this configuration."""
-    threads = config.worker.threads
-    return WorkerProcess(
-        worker_settings(config),
-        log_file=config.state / "worker.log",
-        environ={"OMP_NUM_THREADS": str(threads)} if threads else {},
-        wake=wake,
-    )

@@ -17,12 +17,16 @@ from typer.core import TyperGroup
 
 import metricwatch
 from metricwatch.cli import (
+    backfill,
+    best,
     check,
     demo,
+    export,
     init,
     notify,
     plugins,
     replay,
+    report,
     restore,
     retry,
     rules,
@@ -103,10 +107,14 @@ def _assemble() -> typer.Typer:
     frame = _group("Scores a training job's samples, logs the curves and says when quality moves.", cls=_Frame)
     frame.callback()(_options)
 
+    frame.command("backfill")(backfill.command)
+    frame.command("best")(best.command)
     frame.command("check")(check.command)
     frame.command("demo")(demo.command)
+    frame.command("export")(export.command)
     frame.command("init")(init.command)
     frame.command("replay")(replay.command)
+    frame.command("report")(report.command)
     frame.command("restore")(restore.command)
     frame.command("retry")(retry.command)
     frame.command("run")(run.command)

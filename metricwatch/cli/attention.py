@@ -99,6 +99,29 @@ def pages(db: Database) -> list[dict[str, Any]]:
     ]
 
 
+def figures(db: Database, now: datetime) -> dict[str, Any]:
+    """What of evaluations waits to be drawn, and what will never be."""
+    from metricwatch.store.figures import Figures
+
+    if not db.has("figures"):
+        return {"undrawn": [], "not_drawn": []}
+    found = Figures(db)
+    return {
+        "undrawn": [
+            {
+                "run": item.run,
+                "pending": item.pending,
+                "oldest_pending_seconds": max(0.0, (now - item.oldest).total_seconds()),
+                "reason": item.reason,
+            }
+            for item in found.backlog()
+        ],
+        "not_drawn": [
+            {"run": item.run, "step": item.step, "figure": item.kind, "reason": item.reason} for item in found.failed()
+        ],
+    }
+
+
 def _alert(alert: Alert, now: datetime) -> dict[str, Any]:
     return {
         "run": alert.run,
@@ -148,6 +171,17 @@ def alert_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield from _wrapped(
             f"page {page['page']} of {names[page['run']]} at {page['sink']} is not up to date", page["reason"]
         )
+
+
+def figure_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """The figures that wait, and those that were given up."""
+    names = {run["key"]: run["name"] for run in document["runs"]}
+    for item in document["undrawn"]:
+        reason = item["reason"] or "on their way"
+        waits = f"{item['pending']} figures of {names[item['run']]} wait to be drawn"
+        yield f"{waits}, the oldest for {_span(item['oldest_pending_seconds'])}: {reason}"
+    for item in document["not_drawn"]:
+        yield f"not drawn: {item['figure']} of {names[item['run']]} step {item['step']}: {item['reason']}"
 
 
 def message_lines(document: Mapping[str, Any]) -> Iterator[str]:

@@ -49,11 +49,25 @@ tracking:
   uri: {_quote(choices.tracking_uri)}       # or http://mlflow.example.org:5000
   experiment: Default             # the experiment of runs that are known by name
   prefix: quality                 # curves are called quality/{first}, ...
+  # Which run gets them: the training job's own (training), a run below it in MLflow's tree (child), or one of our own
+  # in the experiment above (own). Choose before the first curve: a change would begin new ones elsewhere.
+  #layout: training
+  #report: true                   # report.html beside a run whose job has ended
+
+# The same curves elsewhere, too, each kept from the others' troubles. Others are packages of their own: tensorboard
+# (metricwatch-tensorboard), wandb (metricwatch-wandb).
+#sinks:
+#  lines:
+#    use: json_lines
+#    directory: ./curves           # a file for each run
 
 # One entry for each training job.
 watch:
     # The MLflow run that gets the curves, as exactly one of: name; id; id_file, a file the job writes its run id to.
     # Default: the run in MLFLOW_RUN_ID.
+    # {{run}} in a folder's place makes one entry stand for many jobs, each with a run of its own; those that begin
+    # later are taken up. Here id_file: "runs/{{run}}/mlflow_run_id" or name: "{{run}}", and below
+    # samples: "runs/{{run}}/samples/*".
   - run:
       {run_key}: {_quote(run_value)}
       #total_steps: 200000
@@ -117,6 +131,16 @@ metrics: [{", ".join(choices.metrics)}]
 #  quality:
 #    expression: "exp(-{first} / 100)"
 #    higher_is_better: true
+
+# Pictures of each evaluation, at their step in MLflow: a sheet of samples; samples beside their content and style, with
+# a map of where they departed; all metrics at once; the samples nearest to the reference. `pictures: off` for none.
+#pictures:
+#  samples: 16                     # on the sheet; the same ones at every step
+#  compared: 4                     # of these beside their partners
+#  neighbours: 4                   # beside what is nearest to them in the reference
+#  heat: auto                      # whose map: a metric's name, none, or auto, the most perceptual of those above
+#  radar: true
+#  every: 1                        # of steps that are multiples of it alone, and of a run's first
 
 # A copy of a network's weights, where the one that `metricwatch weights fetch` finds is not wanted; and how FID sees
 # pictures: pytorch-fid (the default), tf or clean.

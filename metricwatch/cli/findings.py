@@ -8,6 +8,7 @@ from pathlib import Path
 
 from metricwatch import catalog
 from metricwatch.api import Need
+from metricwatch.cli.fanned import inspect_fan_out
 from metricwatch.cli.folders import inspect_entry
 from metricwatch.cli.levels import Finding, error, ok, warning
 from metricwatch.cli.weights import find_weights
@@ -22,11 +23,16 @@ def inspect(config: Config, environ: Mapping[str, str], *, offline: bool) -> Ite
     """Look at everything a configuration names. Writes nothing that stays; offline, it opens no connection."""
     yield _state(config.state)
     for position, entry in enumerate(config.watch):
-        yield from _run(f"watch[{position}].run", entry)
-        yield from inspect_entry(f"watch[{position}]", entry)
+        where = f"watch[{position}]"
+        if entry.fans_out:
+            yield from inspect_fan_out(where, entry, config.watch)
+            continue
+        yield from _run(f"{where}.run", entry)
+        yield from inspect_entry(where, entry)
     yield from _metrics(config, environ, offline=offline)
     yield from _device(config)
     yield _tracking(config, offline=offline)
+    yield from _sinks(config, offline=offline)
     yield from _notifiers(config)
 
 
@@ -62,7 +68,7 @@ def _device(config: Config) -> Iterator[Finding]:
         return
     import tempfile
 
-    from metricwatch.daemon import worker_settings
+    from metricwatch.assembly import worker_settings
     from metricwatch.supervisor.process import WorkerProcess
 
     with tempfile.TemporaryDirectory(prefix="metricwatch-check-") as folder:
@@ -138,7 +144,7 @@ def _weights(extractor: str, config: Config, environ: Mapping[str, str], *, offl
 
 
 def _tracking(config: Config, *, offline: bool) -> Finding:
-    from metricwatch.daemon import load_sink
+    from metricwatch.assembly import load_sink
 
     try:
         sink = load_sink(config)
@@ -149,6 +155,20 @@ def _tracking(config: Config, *, offline: bool) -> Finding:
     except MetricwatchError as problem:
         return error("tracking", str(problem))
     return ok("tracking", answer)
+
+
+def _sinks(config: Config, *, offline: bool) -> Iterator[Finding]:
+    for name, used in config.sinks.items():
+        try:
+            sink = catalog.load_sink(used.use)(used.options)
+            try:
+                answer = f"{used.use} (offline: not asked)" if offline else sink.ping()
+            finally:
+                sink.close()
+        except MetricwatchError as problem:
+            yield error(f"sinks.{name}", str(problem))
+        else:
+            yield ok(f"sinks.{name}", answer)
 
 
 def _notifiers(config: Config) -> Iterator[Finding]:

@@ -16,7 +16,12 @@ _FEWEST_IMAGES = 2
 
 def inspect_entry(where: str, entry: WatchEntry) -> Iterator[Finding]:
     """Look at what one watch entry names: samples, reference, pairs. Reads names and a few image headers."""
-    yield _steps(f"{where}.{'samples' if entry.samples else 'checkpoints'}", entry)
+    yield inspect_steps(f"{where}.{'samples' if entry.samples else 'checkpoints'}", entry)
+    yield from inspect_shared(where, entry)
+
+
+def inspect_shared(where: str, entry: WatchEntry) -> Iterator[Finding]:
+    """Look at what the samples of one watch entry are compared with: reference, pairs."""
     if entry.reference is not None:
         yield _reference(f"{where}.reference", entry.reference)
     if entry.pairs is not None:
@@ -25,7 +30,8 @@ def inspect_entry(where: str, entry: WatchEntry) -> Iterator[Finding]:
                 yield _pairs(f"{where}.pairs.{kind}", folder)
 
 
-def _steps(item: str, entry: WatchEntry) -> Finding:
+def inspect_steps(item: str, entry: WatchEntry) -> Finding:
+    """Look at which steps one watch entry matches."""
     from metricwatch.watch.scan import root_of, scan
 
     pattern = entry.pattern

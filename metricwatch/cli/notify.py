@@ -22,6 +22,7 @@ def command(
     from metricwatch.clock import SystemClock
     from metricwatch.config.loader import load_config
     from metricwatch.errors import ConfigError, MetricwatchError, PermanentError
+    from metricwatch.watch.fan_out import entries_now
 
     loaded = load_config(config)
     receiver = loaded.notify.get(name)
@@ -30,7 +31,7 @@ def command(
         raise ConfigError(f"{loaded.file.name}: notify: no receiver {name!r}; {hint}")
     example = _example()
     now = SystemClock().now()
-    run_name = loaded.watch[0].target.name
+    run_name = (entries_now(loaded.watch) or loaded.watch)[0].target.name
     notifier = catalog.load_notifier(receiver.use)(receiver.options)
     try:
         notifier.send(

@@ -30,9 +30,10 @@ def command(
     from metricwatch.store.failures import failures
     from metricwatch.store.ledger import Ledger
     from metricwatch.store.retries import Retries
+    from metricwatch.watch.fan_out import entries_now
 
     loaded = load_config(config)
-    watched = {entry.target.key for entry in loaded.watch}
+    watched = {entry.target.key for entry in entries_now(loaded.watch)}
     db = Database.open_beside(loaded.state)
     try:
         known = Ledger(db).runs()

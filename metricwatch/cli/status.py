@@ -79,6 +79,7 @@ def _document(config: Config, db: Database) -> dict[str, Any]:
         "skipped": [asdict(item) for item in ledger.skipped()],
         **attention.messages(db, now),
         "pages": attention.pages(db),
+        **attention.figures(db, now),
     }
 
 
@@ -187,7 +188,7 @@ def _new_series(latest: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 
 def _events(document: dict[str, Any]) -> Iterator[str]:
     """What has happened and what waits, a line each."""
-    from metricwatch.cli.attention import alert_lines, message_lines
+    from metricwatch.cli.attention import alert_lines, figure_lines, message_lines
 
     names = {run["key"]: run["name"] for run in document["runs"]}
     yield from alert_lines(document)
@@ -197,6 +198,7 @@ def _events(document: dict[str, Any]) -> Iterator[str]:
         yield f"backlog: {item['pending']} {item['what']} wait for {item['sink']}, the oldest for {age}: {reason}"
     for item in document["rejected"]:
         yield f"rejected by the sink: {item['delivery']}: {item['reason']}"
+    yield from figure_lines(document)
     for job in document["problems"]:
         yield f"{job['state']}: {names[job['run']]} step {job['step']} ({job['path']}): {job['reason']}"
     for item in document["skipped"]:

@@ -17,7 +17,6 @@ from metricwatch.config.rules import (
 from metricwatch.config.schema import (
     Config,
     Extractor,
-    NotifierConfig,
     Telemetry,
     Tracking,
     WorkerConfig,
@@ -33,7 +32,6 @@ __all__ = [
     "Extractor",
     "MovesRule",
     "NonfiniteRule",
-    "NotifierConfig",
     "Pairs",
     "Rule",
     "RunConfig",

@@ -12,7 +12,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
-_FAN_OUT = re.compile(r"\{\w*\}")
+RUN = "{run}"
+"""What stands for the name of a run in a watch entry that fans out over many."""
+
+# Not the text ${NAME}, which $${NAME} stands for.
+_PLACEHOLDER = re.compile(r"(?<!\$)\{\w*\}")
 
 
 class Section(BaseModel):
@@ -61,13 +65,13 @@ def context_of(info: ValidationInfo[Any]) -> Context:
     return info.context if isinstance(info.context, Context) else Context()
 
 
-def refuse_fan_out(path: str) -> None:
-    """Raise ValueError when a path holds {run} or the like."""
-    if found := _FAN_OUT.search(path):
-        raise ValueError(
-            f"{found.group()} fans one entry out over many runs, which this version does not support; "
-            "write one watch entry for each run"
-        )
+def refuse_placeholders(text: str, *, but_run: bool = False) -> None:
+    """Raise ValueError when a text holds {run}, or with but_run anything like it."""
+    for found in _PLACEHOLDER.findall(text):
+        if found != RUN:
+            raise ValueError(f"{found} stands for nothing: {RUN} is the only placeholder there is")
+        if not but_run:
+            raise ValueError(f"{RUN} stands for a run of a watch entry; write a path without it here")
 
 
 def refuse_strange_text(text: str) -> None:
@@ -99,14 +103,26 @@ def absolute_glob(pattern: str, base: Path) -> str:
 
     Raises ValueError for the home folder of a user who does not exist.
     """
-    return os.path.normpath(os.path.join(glob.escape(str(base)), _expand_home(pattern)))
+    # A folder that happens to be called {run} is no placeholder.
+    escaped = glob.escape(str(base)).replace(RUN, "[{]run}")
+    return os.path.normpath(os.path.join(escaped, _expand_home(pattern)))
 
 
 def _resolve(path: Path, info: ValidationInfo[Any]) -> Path:
+    return _absolute(path, info, but_run=False)
+
+
+def _resolve_fanned(path: Path, info: ValidationInfo[Any]) -> Path:
+    return _absolute(path, info, but_run=True)
+
+
+def _absolute(path: Path, info: ValidationInfo[Any], *, but_run: bool) -> Path:
     if path == Path():
         raise ValueError("must name a path")
-    refuse_fan_out(str(path))
+    refuse_placeholders(str(path), but_run=but_run)
     return absolute_path(path, context_of(info).base)
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_resolve)]
+FannedPath = Annotated[Path, AfterValidator(_resolve_fanned)]
+"""A path that may hold {run}, until the entry it belongs to is that of one run."""

@@ -10,19 +10,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from metricwatch import catalog
-from metricwatch.config.context import Context, refuse_strange_text
+from metricwatch.config.context import Context
 from metricwatch.config.environment import Overrides, apply_overrides, interpolate
 from metricwatch.config.matchers import labels_of_rules
 from metricwatch.config.metrics import extractor_problems, known_metrics, read_metrics
-from metricwatch.config.options import UnusableOptionsError, bind_options
+from metricwatch.config.plugins import PluginConfig, Used, read_plugins
 from metricwatch.config.problems import Problem, dotted, from_pydantic, unknown_key
 from metricwatch.config.samplers import read_samplers
-from metricwatch.config.schema import Config, NotifierConfig
-from metricwatch.config.secrets import may_hold_secret, quoted
+from metricwatch.config.schema import Config
 from metricwatch.config.source import parse_yaml
 from metricwatch.config.watching import WatchEntry
-from metricwatch.errors import ConfigError, PluginError
+from metricwatch.errors import ConfigError
 
 DEFAULT_FILE = "metricwatch.yaml"
 
@@ -86,8 +84,12 @@ class _Reading:
         for problem in (*metrics.problems, *extractor_problems(tree.get("extractors")), *samplers.problems):
             self._add(problem)
         context = self._context(metrics.names)
-        notify = self._notifiers(tree.get("notify", {}))
-        read = {"file": self._file, "notify": notify, "metric_options": metrics.options}
+        read = {
+            "file": self._file,
+            "notify": self._plugins("notifiers", tree.get("notify", {})),
+            "sinks": self._plugins("sinks", tree.get("sinks", {}), _names_of_tracking(tree["tracking"])),
+            "metric_options": metrics.options,
+        }
         if "metrics" in tree:
             read["metrics"] = metrics.names
         if "watch" in tree:
@@ -117,37 +119,11 @@ class _Reading:
         )
         return replace(context, run_names=_run_names(self._tree.get("watch"), context))
 
-    def _notifiers(self, raw: Any) -> dict[str, NotifierConfig]:
-        """The receivers that are well-formed; the others become problems."""
-        if not isinstance(raw, dict):
-            self._add(Problem(("notify",), "must be a mapping of receiver names to notifiers"))
-            return {}
-        built = {}
-        for key, value in raw.items():
-            name = str(key)
-            if complaint := _unusable(name, value):
-                self._add(Problem(("notify", name), complaint))
-                continue
-            use = value.get("use")
-            options = {option: content for option, content in value.items() if option != "use"}
-            if not isinstance(use, str):
-                known = ", ".join(catalog.names("notifiers"))
-                self._add(Problem(("notify", name, "use"), f"required: the notifier to use; known: {known}"))
-                continue
-            if use not in (installed := catalog.names("notifiers")):
-                hint = catalog.did_you_mean(use, installed)
-                self._add(Problem(("notify", name, "use"), f"unknown notifier {quoted(use)}; {hint}"))
-                continue
-            where = f"{self._name}: notify.{name}"
-            try:
-                bound = bind_options(catalog.load_notifier(use).Options, options, where, base=self._file.parent)
-            except UnusableOptionsError as error:
-                for problem in error.problems:
-                    self._add(Problem(("notify", name, *problem.path), problem.message))
-            except PluginError as error:
-                self._add(Problem(("notify", name, "use"), str(error)))
-            else:
-                built[name] = NotifierConfig(name=name, use=use, options=bound)
+    def _plugins(self, kind: Used, raw: Any, taken: Mapping[str, str] | None = None) -> dict[str, PluginConfig]:
+        """The receivers, or the further sinks, that are well-formed; the others become problems."""
+        built, problems = read_plugins(kind, raw, where=self._name, base=self._file.parent, taken=taken)
+        for problem in problems:
+            self._add(problem)
         return built
 
     def _add(self, problem: Problem) -> None:
@@ -169,22 +145,14 @@ class _Reading:
         ]
 
 
-def _unusable(receiver: str, raw: Any) -> str | None:
-    """Why this cannot be a receiver at all."""
-    if not isinstance(raw, dict):
-        return "must be a mapping with use: and the notifier's options"
-    # Its name is shown in many places and kept in the ledger.
-    if may_hold_secret(receiver):
-        return "a receiver's name must not be an address; choose a name and write the address in its options"
-    try:
-        refuse_strange_text(receiver)
-    except ValueError as error:
-        return str(error)
-    return None
+def _names_of_tracking(tracking: Any) -> dict[str, str]:
+    """The name under which the ledger keeps what the tracking server gets."""
+    name = tracking.get("sink", "mlflow") if isinstance(tracking, dict) else "mlflow"
+    return {str(name): "is the name of the tracking server's own sink; choose another one"}
 
 
 def _run_names(watch: Any, context: Context) -> tuple[str, ...] | None:
-    """The names of the runs; None where one cannot be told."""
+    """The names of the runs; None where one cannot be told, or an entry stands for runs that are still to be found."""
     if not isinstance(watch, list):
         return None
     # Read apart, for the sake of the runs alone: whatever else is wrong with an entry, rules may name its run.

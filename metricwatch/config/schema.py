@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import posixpath
 import re
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,14 +13,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_serializer, field_validator
 
 from metricwatch import catalog
-from metricwatch.api import Secret
 from metricwatch.config.composites import Composite, CompositeName
 from metricwatch.config.context import AbsolutePath, NotInFile, Section, context_of
+from metricwatch.config.pictures import PicturesConfig, switched
+from metricwatch.config.plugins import PluginConfig
 from metricwatch.config.quantities import PositiveDuration, Size
 from metricwatch.config.routing import STALE_SILENCES_METRICS, Inhibition, QuietHours, Routing
 from metricwatch.config.rules import Rule
 from metricwatch.config.secrets import quoted, redact_uri
 from metricwatch.config.watching import WatchEntry
+from metricwatch.errors import ConfigError
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
 _SQLITE = "sqlite:///"
@@ -34,12 +36,18 @@ _SHORTEST_SILENCE = timedelta(seconds=5)
 
 
 class Tracking(Section):
-    """Where curves go. uri may hold credentials: show redacted_uri, which dumps and repr use as well."""
+    """Where curves go. uri may hold credentials: show redacted_uri, which dumps and repr use as well.
+
+    layout says into which run: the training job's own, a child of that, or one of our own in the experiment. report:
+    whether report.html is written beside a run whose job has ended.
+    """
 
     uri: str = ""
     experiment: str = Field(default="Default", min_length=1)
     prefix: str = Field(default="quality", min_length=1)
     sink: str = "mlflow"
+    layout: Literal["training", "child", "own"] = "training"
+    report: bool = True
 
     @field_validator("uri")
     @classmethod
@@ -82,6 +90,15 @@ class Tracking(Section):
             raise ValueError(f"unknown sink {quoted(sink)}; {catalog.did_you_mean(sink, known)}")
         return sink
 
+    def options_for(self, declared: Collection[str]) -> dict[str, Any]:
+        """What a sink is told whose Options have these fields. Raises ConfigError for a layout that it has not got."""
+        told = {"uri": self.uri, "experiment": self.experiment, "prefix": self.prefix}
+        if "layout" in declared:
+            return {**told, "layout": self.layout}
+        if self.layout != "training":
+            raise ConfigError(f"tracking.layout: sink {self.sink} has one layout only; leave the setting out")
+        return told
+
     @property
     def redacted_uri(self) -> str:
         """The address as it may be printed: without user, password or tokens."""
@@ -103,21 +120,6 @@ class Extractor(Section):
 
     weights: AbsolutePath | None = None
     protocol: str | None = None
-
-
-class NotifierConfig(Section):
-    """One receiver: the notifier plugin it uses and that plugin's Options. Dumps show no secret."""
-
-    name: str
-    use: str
-    options: Any = None
-
-    @field_serializer("options")
-    def _dump_options(self, options: Any) -> Any:
-        if not dataclasses.is_dataclass(options) or isinstance(options, type):
-            return None if options is None else str(options)
-        values = {item.name: getattr(options, item.name) for item in dataclasses.fields(options)}
-        return {name: str(value) if isinstance(value, Secret) else value for name, value in values.items()}
 
 
 class WorkerConfig(Section):
@@ -203,14 +205,21 @@ class Config(Section):
     metrics: tuple[Annotated[str, AfterValidator(_installed_metric)], ...] = Field(min_length=1)
     metric_options: Annotated[dict[str, dict[str, Any]], NotInFile()] = Field(default_factory=dict)
     composites: dict[CompositeName, Composite] = Field(default_factory=dict)
+    pictures: PicturesConfig = Field(default_factory=PicturesConfig)
     rules: tuple[Rule, ...] = ()
-    notify: dict[str, NotifierConfig] = Field(default_factory=dict)
+    sinks: dict[str, PluginConfig] = Field(default_factory=dict)
+    notify: dict[str, PluginConfig] = Field(default_factory=dict)
     route: Routing = Field(default_factory=Routing)
     inhibit: tuple[Inhibition, ...] = STALE_SILENCES_METRICS
     quiet_hours: tuple[QuietHours, ...] = ()
     worker: WorkerConfig = Field(default_factory=WorkerConfig)
     retention: Retention = Field(default_factory=Retention)
     telemetry: Telemetry = Field(default_factory=Telemetry)
+
+    @field_validator("pictures", mode="before")
+    @classmethod
+    def _switched_pictures(cls, pictures: Any) -> Any:
+        return switched(pictures)
 
     @field_validator("metrics")
     @classmethod

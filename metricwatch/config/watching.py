@@ -2,26 +2,60 @@
 
 from __future__ import annotations
 
+import glob
 import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from metricwatch import catalog
-from metricwatch.config.context import AbsolutePath, NotInFile, Section, absolute_glob, context_of, refuse_fan_out
+from metricwatch.config.context import (
+    RUN,
+    FannedPath,
+    NotInFile,
+    Section,
+    absolute_glob,
+    context_of,
+    refuse_placeholders,
+)
 from metricwatch.config.quantities import Duration, PositiveDuration
 from metricwatch.config.secrets import quoted
 from metricwatch.records import Run
 
 
 class RunConfig(Section):
-    """The training job, by exactly one of name, id, and id_file: a file its run id is written to."""
+    """The training job, by exactly one of name, id, and id_file: a file its run id is written to.
+
+    In name and id_file {run} stands for the folder of each of many jobs, as it does in the entry's pattern.
+    """
 
     name: str | None = Field(default=None, min_length=1)
     id: str | None = Field(default=None, min_length=1)
-    id_file: AbsolutePath | None = None
+    id_file: FannedPath | None = None
     total_steps: int | None = Field(default=None, gt=0)
+
+    @field_validator("name")
+    @classmethod
+    def _fanned_name(cls, name: str | None) -> str | None:
+        if name is not None:
+            refuse_placeholders(name, but_run=True)
+        return name
+
+    @field_validator("id")
+    @classmethod
+    def _id_of_one(cls, run_id: str | None) -> str | None:
+        if run_id is not None and RUN in run_id:
+            raise ValueError(f"{RUN} cannot stand in an id: MLflow makes those; write id_file or name")
+        return run_id
+
+    @property
+    def fans_out(self) -> bool:
+        """True when it stands for many runs."""
+        return RUN in (self.name or str(self.id_file or ""))
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -38,9 +72,9 @@ class Pairs(Section):
     manifest is a file of JSON lines with image, content, style and prompt that names partners one by one.
     """
 
-    content: AbsolutePath | None = None
-    style: AbsolutePath | None = None
-    manifest: AbsolutePath | None = None
+    content: FannedPath | None = None
+    style: FannedPath | None = None
+    manifest: FannedPath | None = None
     prompt: str | None = Field(default=None, min_length=1)
 
 
@@ -77,14 +111,18 @@ class Backlog(Section):
 
 
 class WatchEntry(Section):
-    """One job's samples, or its checkpoints. Each is an absolute glob; each match is one step's directory or file."""
+    """One job's samples, or its checkpoints. Each is an absolute glob; each match is one step's directory or file.
+
+    With {run} in its pattern and its run it stands for many jobs: for_run() is the entry of one of them. Its own target
+    is a template then, and no run.
+    """
 
     run: RunConfig | None = None
     samples: str | None = Field(default=None, min_length=1)
     checkpoints: str | None = Field(default=None, min_length=1)
     sampler: SamplerConfig | None = None
     backlog: Backlog = Backlog()
-    reference: AbsolutePath | None = None
+    reference: FannedPath | None = None
     pairs: Pairs | None = None
     every: int | None = Field(default=None, ge=1)
     settle: Duration = timedelta(seconds=5)
@@ -111,6 +149,37 @@ class WatchEntry(Section):
         # A job that was queued for the one kind must not be scored as the other.
         return self.target.key if self.samples else f"{self.target.key} checkpoints"
 
+    @property
+    def fans_out(self) -> bool:
+        """True when it stands for many runs, each found on disk."""
+        return RUN in self.pattern
+
+    def for_run(self, name: str) -> Self:
+        """The entry of one of the runs that it stands for, as if it had been written for that one alone.
+
+        Raises ValueError for a name that cannot be one: it holds control characters or is no UTF-8 text.
+        """
+        if (unusable := unusable_name(name)) is not None:
+            raise ValueError(unusable)
+        assert self.run is not None  # noqa: S101 - _fans_out_throughout has seen to it
+        pattern = self.pattern.replace(RUN, glob.escape(name).replace(RUN, "[{]run}"))
+        run = self.run.model_copy(update=_filled(self.run, ("name", "id_file"), name))
+        pairs = self.pairs and self.pairs.model_copy(update=_filled(self.pairs, ("content", "style", "manifest"), name))
+        entry = self.model_copy(
+            update={
+                "run": run,
+                "pairs": pairs,
+                "samples" if self.samples else "checkpoints": pattern,
+                **_filled(self, ("reference",), name),
+            }
+        )
+        file = self.run.id_file
+        target = _filled_target(self.target, name)
+        # A file that lies in no folder of the job's own: all runs would have the name of that one folder.
+        named_after_folder = file is None or RUN in file.parent.name
+        entry._target = target if named_after_folder else replace(target, name=name)  # noqa: SLF001 - its class is ours
+        return entry
+
     @field_validator("run")
     @classmethod
     def _some_run(cls, run: RunConfig | None, info: ValidationInfo[Any]) -> RunConfig | None:
@@ -123,7 +192,14 @@ class WatchEntry(Section):
     def _absolute_pattern(cls, pattern: str | None, info: ValidationInfo[Any]) -> str | None:
         if pattern is None:
             return None
-        refuse_fan_out(pattern)
+        refuse_placeholders(pattern, but_run=True)
+        folders, _, last = pattern.rpartition("/")
+        if RUN in last:
+            raise ValueError(
+                f"{RUN} is the name of a folder with one run's steps in it; write for example runs/{RUN}/*"
+            )
+        if any(RUN in part and glob.has_magic(part) for part in folders.split("/")):
+            raise ValueError(f"{RUN} matches a folder's whole name but for plain text: write no *, ? or [ beside it")
         return absolute_glob(pattern, context_of(info).base)
 
     @field_validator("backlog", mode="before")
@@ -167,6 +243,25 @@ class WatchEntry(Section):
         return self
 
     @model_validator(mode="after")
+    def _fans_out_throughout(self, info: ValidationInfo[Any]) -> Self:
+        kind = "samples" if self.samples else "checkpoints"
+        if self.fans_out:
+            if self.run is None or not self.run.fans_out:
+                raise ValueError(
+                    f"{kind} has {RUN} and run has not, so that many jobs would share one run; write"
+                    f' run: {{id_file: ".../{RUN}/mlflow_run_id"}} or {{name: "{RUN}"}}'
+                )
+            if RUN in str(context_of(info).base):
+                raise ValueError(f"{RUN} is also in the name of this file's own folder; give that another name")
+            return self
+        if self.run is not None and self.run.fans_out:
+            raise ValueError(f"run has {RUN} and {kind} has not; write {RUN} there for the folder of each job")
+        pairs = (self.pairs.content, self.pairs.style, self.pairs.manifest) if self.pairs else ()
+        if any(RUN in str(path or "").removeprefix(str(context_of(info).base)) for path in (self.reference, *pairs)):
+            raise ValueError(f"reference or pairs has {RUN}, run and {kind} have not: it would stand for nothing")
+        return self
+
+    @model_validator(mode="after")
     def _identify(self, info: ValidationInfo[Any]) -> Self:
         context = context_of(info)
         self._target = _target(self.run, context.experiment, context.environ.get("MLFLOW_RUN_ID", ""))
@@ -188,3 +283,31 @@ def _target(run: RunConfig | None, experiment: str, exported_id: str) -> Run:
         path = str(run.id_file)
         return Run(key=f"id_file:{path}", name=name, id_file=path, total_steps=run.total_steps)
     return Run(key=f"name:{experiment}/{run.name}", name=run.name or "", total_steps=run.total_steps)
+
+
+def unusable_name(name: str) -> str | None:
+    """Why a folder's name cannot be that of a run; None for one that can."""
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        return "its name is not UTF-8"
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        return "its name holds control characters"
+    return None
+
+
+def _filled(section: Section, fields: Iterable[str], name: str) -> dict[str, Any]:
+    """Those of the fields that hold {run}, with the name of a run in its place."""
+    given = {field: getattr(section, field) for field in fields}
+    return {
+        field: type(value)(str(value).replace(RUN, name))
+        for field, value in given.items()
+        if value is not None and RUN in str(value)
+    }
+
+
+def _filled_target(template: Run, name: str) -> Run:
+    return replace(
+        template,
+        key=template.key.replace(RUN, name),
+        name=template.name.replace(RUN, name),
+        id_file=template.id_file and template.id_file.replace(RUN, name),
+    )

@@ -29,6 +29,16 @@ class EndingWatch:
         self._next: dict[tuple[str, str, str], float] = {}
         self._next_look: dict[str, float] = {}
 
+    def unasked(self, name: str, sink: Sink) -> int:
+        """How many runs were never asked for since the start, and can be now."""
+        if type(sink).ended is Sink.ended or self._clock.monotonic() < self._next_look.get(name, 0.0) - 1:
+            return 0
+        return sum(
+            (name, run, run_id) not in self._next
+            for run, run_id, _ in self._endings.known(name)
+            if self._runs is None or run in self._runs
+        )
+
     def ask(self, name: str, sink: Sink) -> int:
         """Ask for one run that is due; returns 1 where that changed what the ledger says.
 

@@ -122,7 +122,8 @@ class PageExporter:
             return 0
         now, marks = self._clock.now(), self._pages.marks(name)
         return len(self._works.keys() & {name}) or sum(
-            self._is_due(shows, marks.get(run), now, at_once=True) for run, shows in self._wanted(name).items()
+            self._is_due(shows, marks.get(run), now, at_once=True) and self._remote.may_be_found(name, run)
+            for run, shows in self._wanted(name).items()
         )
 
     def _wanted(self, name: str) -> dict[str, Shown]:
@@ -146,7 +147,11 @@ class PageExporter:
         self._next[name] = self._clock.monotonic() + _LOOK_SECONDS
         now, marks = self._clock.now(), self._pages.marks(name)
         wanted = self._wanted(name)
-        due = [run for run, shows in wanted.items() if self._is_due(shows, marks.get(run), now)]
+        due = [
+            run
+            for run, shows in wanted.items()
+            if self._is_due(shows, marks.get(run), now) and self._remote.may_be_found(name, run)
+        ]
         if not due:
             return None
         run = min(due, key=lambda key: (key <= self._served.get(name, ""), key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import structlog
 
@@ -16,9 +17,13 @@ log = structlog.get_logger(__name__)
 
 
 class RemoteRuns:
-    """Finds each run once and pins it, so that a deleted one is not replaced behind people's backs."""
+    """Finds each run once and pins it, so that a deleted one is not replaced behind people's backs.
 
-    def __init__(self, db: Database) -> None:
+    by_name: for sinks beside the tracking server, whose ids are not theirs: they find every run by its name.
+    """
+
+    def __init__(self, db: Database, *, by_name: bool = False) -> None:
+        self._by_name = by_name
         self._ledger = Ledger(db)
         self._deliveries = Deliveries(db)
         self._id_files: dict[str, tuple[int, int, int]] = {}
@@ -27,12 +32,20 @@ class RemoteRuns:
         """The run's name, for people."""
         return self._ledger.run(key).name
 
+    def may_be_found(self, name: str, key: str) -> bool:
+        """False while the training job has not written its id: asking for it can only fail."""
+        run = self._ledger.run(key)
+        waits = run.id_file is not None and not self._by_name and not os.path.isfile(run.id_file)
+        return not waits or self._deliveries.remote_run(name, key) is not None
+
     def id_of(self, name: str, sink: Sink, key: str) -> str:
         """The sink's id for a run. Raises what Sink.find_run() does.
 
         A job that is started again may write another id into its file: from then on everything is that run's.
         """
         run = self._ledger.run(key)
+        if self._by_name:
+            run = replace(run, id=None, id_file=None)
         known = self._deliveries.remote_run(name, key)
         file = _look(run.id_file) if run.id_file else None
         if known is not None and (file is None or self._id_files.get(key) == file):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 
 import structlog
 
@@ -17,6 +18,7 @@ from metricwatch.export.endings import EndingWatch
 from metricwatch.export.pages import Draw, PageExporter
 from metricwatch.export.pictures import PictureExporter
 from metricwatch.export.remote import RemoteRuns
+from metricwatch.export.reports import ReportExporter
 from metricwatch.records import Delivery, Point
 from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
@@ -36,7 +38,9 @@ class Exporter:
     """The only writer of delivery states. A sink that is away costs a growing wait, never a point.
 
     rules and runs, by key, are the configured ones: pages are written, and ends asked for, for these runs alone (None:
-    for all), and the pages have the rules' words.
+    for all), and the pages have the rules' words. by_name: these sinks know runs by their names alone, whatever id the
+    tracking server has for them. reports are, by sink, the command that makes the report of a run that has ended, the
+    run's id put behind it.
     """
 
     def __init__(
@@ -48,15 +52,19 @@ class Exporter:
         rules: Sequence[Rule] = (),
         runs: Collection[str] | None = None,
         draw: Draw = draw,
+        by_name: bool = False,
+        reports: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         self._db = db
         self._retries = Retries(db)
         self._sinks = sinks
         self._clock = clock
         self._deliveries = Deliveries(db)
-        self._runs = RemoteRuns(db)
+        self._runs = RemoteRuns(db, by_name=by_name)
         self._pictures = PictureExporter(db, self._runs, clock)
         self._pages = PageExporter(db, self._runs, clock, rules=rules, runs=runs, draw=draw)
+        self._with_reports = frozenset(reports)
+        self._reports = ReportExporter(db, self._runs, clock, commands=reports, runs=runs)
         self._endings = EndingWatch(db, runs, clock)
         # The run that each sink served last, and how many deliveries at once went well, by sink and run.
         self._served: dict[str, str] = {}
@@ -82,16 +90,29 @@ class Exporter:
         """How many pages beside runs do not show what they should, and could be written now."""
         return sum(self._pages.pending(name, sink) for name, sink in self._sinks.items())
 
+    def reports_pending(self) -> int:
+        """How many reports are due or being made, and how many runs have not been asked yet whether they are over."""
+        return sum(
+            self._reports.pending(name) + self._endings.unasked(name, sink)
+            for name, sink in self._sinks.items()
+            if name in self._with_reports
+        )
+
+    def close(self) -> None:
+        """End the processes that make reports. A second call does nothing."""
+        self._reports.close()
+
     def _serve(self, name: str) -> int:
         """Points first. Where they have just failed, or there were some, pictures wait for the next turn.
 
-        Pages wait for both, and a run is asked whether it is over when there is nothing else to do.
+        Pages wait for both, reports for pages too; a run is asked whether it is over when there is nothing else to do.
         """
         sink = self._sinks[name]
         settled = self._drain(name, sink)
         if settled is not None:
             return settled
-        return self._pictures.drain(name, sink) or self._pages.drain(name, sink) or self._endings.ask(name, sink)
+        pictures_or_pages = self._pictures.drain(name, sink) or self._pages.drain(name, sink)
+        return pictures_or_pages or self._reports.drain(name) or self._endings.ask(name, sink)
 
     def _drain(self, name: str, sink: Sink) -> int | None:
         """Send what is due of one run; returns how many deliveries were settled, None when none was due."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from metricwatch.rules.observations import Observation
+from metricwatch.store.best import IMAGE_COUNT_TOLERANCE
 from metricwatch.store.provenance import describe_changes, pairs_changed
-
-# Image counts may differ by one skipped file or so: the Fréchet distance is biased by about 1/N.
-IMAGE_COUNT_TOLERANCE = 0.02
 
 
 def obstacle(window: Sequence[Observation], item: Observation) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from metricwatch.clock import Clock
@@ -35,7 +35,7 @@ class Rules:
     ) -> None:
         self._db = db
         self._rules = rules
-        self._runs = runs
+        self._runs: list[Run] = []
         self._clock = clock
         self._alerts = Alerts(db)
         self._arrivals = Arrivals(db)
@@ -43,17 +43,10 @@ class Rules:
         self._pen = Pen(db, sinks, clock)
         self._time = TimeWatch(db, self._pen, clock)
         # By run: the rules as they are for it, those about its curves and those about time.
-        self._of_curves: dict[str, list[Rule]] = {run.key: [] for run in runs}
-        self._of_time: dict[str, list[StaleRule]] = {run.key: [] for run in runs}
+        self._of_curves: dict[str, list[Rule]] = {}
+        self._of_time: dict[str, list[StaleRule]] = {}
         for run in runs:
-            for rule in rules:
-                match rule.for_run(run.name):
-                    case None:
-                        pass
-                    case StaleRule() as stale:
-                        self._of_time[run.key].append(stale)
-                    case of_curve:
-                        self._of_curves[run.key].append(of_curve)
+            self._take_up(run)
         # By run and rule: how far it has come along a series that has only been added to.
         self._walks: dict[tuple[str, str], Walk] = {}
         # The newest evaluation when all rules had looked at all, and the run with which the next turn begins.
@@ -84,14 +77,50 @@ class Rules:
             for run_key, name in sorted(known):
                 if name not in names:
                     self._drop(run_key, name, REMOVED)
-            for run in self._runs:
-                of_run: list[Rule] = [*self._of_curves[run.key], *self._of_time[run.key]]
-                for rule in of_run:
-                    self._begin(run, rule)
-                for name in sorted(names - {rule.name for rule in of_run}):
-                    if (run.key, name) in known:
-                        self._drop(run.key, name, OFF)
+            self._mark(self._runs, known)
         self._time.start()
+
+    def watch(self, runs: Sequence[Run]) -> None:
+        """Judge these runs, too, from now on. A second call for the same runs does no harm."""
+        added = {run.key for run in runs}
+        with self._db.transaction("rule-marks"):
+            known = {
+                *(mark for mark in self._alerts.marked() if mark[0] in added),
+                *((alert.run, alert.rule) for alert in self._alerts.firing() if alert.run in added),
+            }
+            for run in runs:
+                if run.key not in self._of_curves:
+                    self._take_up(run)
+            self._mark(runs, known)
+        # What they have in the ledger from earlier days is still to be looked at.
+        self._caught_up = -1
+
+    def _take_up(self, run: Run) -> None:
+        of_curves: list[Rule] = []
+        of_time: list[StaleRule] = []
+        for rule in self._rules:
+            match rule.for_run(run.name):
+                case None:
+                    pass
+                case StaleRule() as stale:
+                    of_time.append(stale)
+                case of_curve:
+                    of_curves.append(of_curve)
+        # Whoever goes over the runs in another thread finds all that belongs to each.
+        self._of_time[run.key] = of_time
+        self._of_curves[run.key] = of_curves
+        self._runs.append(run)
+
+    def _mark(self, runs: Sequence[Run], known: Collection[tuple[str, str]]) -> None:
+        """Note where the rules of these runs begin; known are those of which the ledger holds something."""
+        names = {rule.name for rule in self._rules}
+        for run in runs:
+            of_run: list[Rule] = [*self._of_curves[run.key], *self._of_time[run.key]]
+            for rule in of_run:
+                self._begin(run, rule)
+            for name in sorted(names - {rule.name for rule in of_run}):
+                if (run.key, name) in known:
+                    self._drop(run.key, name, OFF)
 
     def _drop(self, run: str, rule: str, reason: str) -> None:
         self._pen.retire(run, rule, reason)

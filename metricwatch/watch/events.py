@@ -6,17 +6,38 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
-from watchdog.events import DirMovedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
 log = structlog.get_logger(__name__)
 
 _IGNORED = frozenset({"opened", "closed_no_write"})
+# Not the writes into a file that stays open, such as a job's log: the kernel need not tell of each.
+_WHOLE: list[type[FileSystemEvent]] = [
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+]
 # With so many paths waiting one look at everything is cheaper than a look at each.
 _MOST_TOUCHED = 100_000
 # Overflows closer together than this belong to one burst, and are told of once.
@@ -53,8 +74,11 @@ class EventHints(FileSystemEventHandler):
         self._listening: dict[str, tuple[tuple[int, int], ObservedWatch]] = {}
         self._refused: set[str] = set()
 
-    def listen(self, roots: Iterable[str]) -> None:
-        """Listen to these trees too, those of them that exist by now. One made anew under its name counts as new."""
+    def listen(self, roots: Iterable[str], *, whole_files: bool = False) -> None:
+        """Listen to these trees too, those of them that exist by now. One made anew under its name counts as new.
+
+        whole_files: a file that is written to and stays open is not told of.
+        """
         for root in roots:
             try:
                 status = os.stat(root)
@@ -69,12 +93,19 @@ class EventHints(FileSystemEventHandler):
                 if listening is not None:
                     del self._listening[root]
                     observer.unschedule(listening[1])
-                self._listening[root] = identity, observer.schedule(self, root, recursive=True)
+                only = _WHOLE if whole_files else None
+                self._listening[root] = identity, observer.schedule(self, root, recursive=True, event_filter=only)
             except OSError as error:
                 # ENOSPC: the user's inotify watches are used up. Polling goes on.
                 if root not in self._refused:
                     log.warning("watch.events_off", root=root, reason=str(error), consequence="polling only")
                     self._refused.add(root)
+
+    def ignore(self, root: str) -> None:
+        """Listen to this tree no more."""
+        listening = self._listening.pop(root, None)
+        if listening is not None:
+            self._started().unschedule(listening[1])
 
     def take(self) -> Hints:
         """The hints since the last call."""
@@ -129,6 +160,8 @@ class EventHints(FileSystemEventHandler):
         if self._observer is None:
             for name in (_INOTIFY_LOG, _RECONCILE_LOG):
                 logging.getLogger(name).addFilter(self)
+            # Of directories made so fast that watchdog meets them twice: pages of its inner state, and no harm.
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
             self._observer = Observer()
             self._observer.start()
         return self._observer

@@ -51,8 +51,10 @@ class Turns:
 class Source:
     """The memory of the watcher for one entry. Nothing of it is needed to be right, all of it to be quick."""
 
-    def __init__(self, entry: WatchEntry, ledger: Ledger) -> None:
+    def __init__(self, entry: WatchEntry, ledger: Ledger, *, listens: bool = True) -> None:
+        """listens: the tree below root is listened to for this entry alone."""
         self.entry = entry
+        self.listens = listens
         self.root = root_of(entry.pattern)
         self.tree = tree_of(entry)
         self.settling = Settling(entry.settle)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -14,7 +14,9 @@ from metricwatch.store.db import Database
 from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.store.retries import Retries
 from metricwatch.store.waiting import changed_steps, is_unscored
-from metricwatch.watch.events import EventHints
+from metricwatch.watch.events import EventHints, Hints
+from metricwatch.watch.fan_out import Fans
+from metricwatch.watch.fanned import FannedSources
 from metricwatch.watch.scan import Candidate, Contents, locate, look_into, only_gone
 from metricwatch.watch.source import Settled, Source
 
@@ -34,7 +36,20 @@ class Watcher:
     A tick that raises LedgerError has lost nothing: the next one records what it could not.
     """
 
-    def __init__(self, db: Database, entries: Sequence[WatchEntry], hints: EventHints, clock: Clock) -> None:
+    def __init__(
+        self,
+        db: Database,
+        entries: Sequence[WatchEntry],
+        hints: EventHints,
+        clock: Clock,
+        *,
+        fans: Fans | None = None,
+        found: Callable[[Sequence[WatchEntry]], None] = lambda _: None,
+    ) -> None:
+        """Each of the entries is of a single run. found is called with more of them, which fans have found meanwhile.
+
+        That is before any of their snapshots is recorded; where it raises, the next tick calls it again.
+        """
         self._db = db
         self._ledger = Ledger(db)
         self._retries = Retries(db)
@@ -42,23 +57,32 @@ class Watcher:
         self._hints = hints
         self._clock = clock
         self._sources: list[Source] = []
+        # Of these the sources of entries that name their run.
+        self._plain: list[Source] = []
+        self._fans = fans or Fans([])
+        self._fanned = [FannedSources(fan) for fan in self._fans.fans]
+        self._found = found
         self._settled = False
-        # Take only the steps that the first look finds: a job that goes on writing must not keep `run --once` up.
+        # Take only the runs and steps that the first look finds: a job that goes on must not keep `run --once` up.
         self.only_present = False
+        # With only_present: which of those steps; all where it is None.
+        self.only: Callable[[str, int], bool] | None = None
 
     def start(self) -> None:
         """Register the runs and read what is recorded already."""
-        for entry in self._entries:
-            self._ledger.register_run(entry.target, self._clock.now())
-            self._sources.append(Source(entry, self._ledger))
-        self._hints.listen(source.root for source in self._sources)
+        self._register(self._entries)
+        self._add(self._entries)
+        for fanned in self._fanned:
+            fanned.listen(self._hints)
+        self._hints.listen(source.root for source in self._plain)
 
     def tick(self) -> int:
         """Look where something happened or is settling; returns how many snapshots were recorded."""
         hints = self._hints.take()
         # All are told before any is looked at: what the ledger refuses for one must not lose the others' events.
-        for source in self._sources:
-            source.take(hints)
+        self._hand_out(hints)
+        if not self.only_present:
+            self._find()
         recorded = self._score_again() + sum(self._tick(source) for source in self._sources)
         # Told only now: before, another thread could see a step as settled whose job is not queued yet.
         self._settled = all(source.scanned and not source.unsettled() for source in self._sources)
@@ -66,6 +90,8 @@ class Watcher:
 
     def rescan(self) -> None:
         """Make the next tick look at everything, whatever the events said."""
+        for fanned in self._fanned:
+            fanned.pace.rescan_now()
         for source in self._sources:
             source.pace.rescan_now()
 
@@ -79,6 +105,46 @@ class Watcher:
 
     def close(self) -> None:
         self._hints.close()
+
+    def _hand_out(self, hints: Hints) -> None:
+        if hints.touched or hints.lost:
+            for source in self._plain:
+                source.take(hints)
+            for fanned in self._fanned:
+                fanned.take(hints)
+
+    def _find(self) -> None:
+        """Take up runs that have appeared, of those entries whose turn to look it is."""
+        for fanned in self._fanned:
+            began = self._clock.monotonic()
+            entries = fanned.look(began)
+            if entries is None:
+                continue
+            if entries:
+                with self._db.transaction("runs"):
+                    self._register(entries)
+                    self._found(entries)
+                for entry in entries:
+                    fanned.fan.add(entry)
+                    log.info("run.watched", run=entry.target.name, pattern=entry.pattern)
+                self._add(entries)
+            fanned.listen(self._hints)
+            fanned.pace.looked(began, self._clock.monotonic(), rescanned=True)
+
+    def _register(self, entries: Sequence[WatchEntry]) -> None:
+        with self._db.transaction("runs"):
+            for entry in entries:
+                self._ledger.register_run(entry.target, self._clock.now())
+
+    def _add(self, entries: Sequence[WatchEntry]) -> None:
+        for entry in entries:
+            fanned = next((each for each in self._fanned if entry.target.key in each.fan.names), None)
+            source = Source(entry, self._ledger, listens=fanned is None)
+            self._sources.append(source)
+            if fanned is None:
+                self._plain.append(source)
+            else:
+                fanned.add(source)
 
     def _score_again(self) -> int:
         """Give steps that a person wants scored once more a new revision of the same files; returns how many."""
@@ -99,7 +165,7 @@ class Watcher:
         settling = bool(source.settling.waiting() or source.held)
         if not due and not source.pace.look_is_due(now, hinted=bool(source.touched), settling=settling):
             return 0
-        if due:
+        if due and source.listens:
             self._hints.listen([source.root])
         # Rare, and dear: what the next rescan may cost cannot be told from these.
         everything = source.lost or not source.scanned
@@ -120,7 +186,9 @@ class Watcher:
             changed = {step for step in changed if self._has_moved(source, step)}
             source.scanned = True
             if self.only_present:
-                source.present = set(source.tree.steps)
+                source.present = {
+                    step for step in source.tree.steps if self.only is None or self.only(source.entry.source, step)
+                }
         source.pending |= changed | source.touched_steps()
         if source.lost:
             # Nobody knows in which of the steps.
@@ -243,7 +311,7 @@ class Watcher:
         with self._db.transaction("snapshots"):
             for found in ready:
                 recorded = self._recorded(source, found)
-                added.append((found, recorded, self._add(source, found, recorded)))
+                added.append((found, recorded, self._add_snapshot(source, found, recorded)))
         for found, recorded, row in added:
             source.remember(found, recorded)
             if row is not None:
@@ -272,7 +340,7 @@ class Watcher:
             changed_ns=contents.changed_ns,
         )
 
-    def _add(self, source: Source, found: Settled, recorded: Recorded) -> int | None:
+    def _add_snapshot(self, source: Source, found: Settled, recorded: Recorded) -> int | None:
         return self._ledger.add_snapshot(
             source=source.entry.source,
             run=source.entry.target.key,

@@ -208,7 +208,7 @@ def test_all_problems_of_a_file_are_reported_together(problems):
 tracking: {uri: "${NOWHERE}", experimnt: x}
 watch:
   - run: {name: a, id: b}
-    samples: "runs/{run}/samples/*"
+    samples: "runs/{name}/samples/*"
     every: 0
 metrics: [fdi]
 rules:
@@ -225,10 +225,7 @@ worker: {device: gpu, idle_exit: 0}
         ),
         "metricwatch.yaml: tracking.experimnt: unknown key; did you mean 'experiment'?",
         "metricwatch.yaml: watch[0].run: needs exactly one of name, id and id_file; name and id are given",
-        (
-            "metricwatch.yaml: watch[0].samples: {run} fans one entry out over many runs, which this version does not "
-            "support; write one watch entry for each run"
-        ),
+        "metricwatch.yaml: watch[0].samples: {name} stands for nothing: {run} is the only placeholder there is",
         "metricwatch.yaml: watch[0].every: must be at least 1",
         "metricwatch.yaml: metrics[0]: unknown metric 'fdi'; did you mean 'fid'?",
         (
@@ -256,7 +253,7 @@ worker: {device: gpu, idle_exit: 0}
         ("    markers: .done\n", "watch[0].markers: must be a list"),
         ("    step_pattern: '('\n", "watch[0].step_pattern: not a regular expression: missing ), unterminated"),
         ("    step_pattern: 'a(\\d+)'\n", "watch[0].step_pattern: has no group named step; write for example"),
-        ("    reference: 'data/{run}'\n", "watch[0].reference: {run} fans one entry out over many runs"),
+        ("    reference: 'data/{run}'\n", "watch[0]: reference or pairs has {run}, run and samples have not"),
         ("    every: 2.5\n", "watch[0].every: must be a whole number"),
         ("    pairs: content\n", "watch[0].pairs: must be a mapping of keys to values"),
         ("    pairs: {contents: x}\n", "watch[0].pairs.contents: unknown key; did you mean 'content'?"),

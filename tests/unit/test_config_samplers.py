@@ -106,7 +106,7 @@ def test_checkpoints_and_samples_of_one_run_are_different_sources(tmp_path: Path
         ("{run: {name: a}, samples: out/*, backlog: {most: 0}}", "watch[0].backlog.most: must be"),
         (
             "{run: {name: a}, checkpoints: 'c/{run}/*', sampler: painter}",
-            "watch[0].checkpoints: {run} fans one entry out",
+            "watch[0]: checkpoints has {run} and run has not",
         ),
     ],
 )

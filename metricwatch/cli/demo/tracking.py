@@ -31,8 +31,8 @@ CURVES = {
     "firing": f"alert/{RULE}",
 }
 
-# As MlflowClient.log_image names the pictures of its slider; each has a small copy beside it.
-_PICTURE = re.compile(r"[+%]step[+%](?P<step>\d+)[+%]timestamp[+%][^+%]+[+%][^+%]+\.png$")
+# As MlflowClient.log_image names the pictures of its slider, "~" or "#" for a slash; each has a small copy beside it.
+_SAMPLE = re.compile(rf"/{PREFIX}[~#]samples[~#].*[+%]step[+%](?P<step>\d+)[+%]timestamp[+%][^+%]+[+%][^+%]+\.png$")
 
 History = dict[str, list[tuple[int, float]]]
 
@@ -107,7 +107,7 @@ class TrackedRun:
     def pictures(self) -> dict[int, int]:
         """How many samples can be looked at, by step. Raises MetricwatchError."""
         files = self._ask(lambda: self._client.list_artifacts(self.id, "images"))
-        found = (_PICTURE.search(file.path) for file in files)
+        found = (_SAMPLE.search(file.path) for file in files)
         return dict(Counter(int(match["step"]) for match in found if match))
 
     def _curve(self, key: str) -> list[tuple[int, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from metricwatch import catalog
 from metricwatch.api import Sink
 from metricwatch.config.context import Context
-from metricwatch.config.loader import load_config
+from metricwatch.config.loader import DEFAULT_FILE, load_config
 from metricwatch.config.options import bind_options
 from metricwatch.config.problems import from_pydantic
 from metricwatch.config.rules import Rule
@@ -25,27 +25,31 @@ from metricwatch.replaying.rules_file import read_rules
 
 # A run's id is not longer; what is, is another file.
 _LONGEST_ID = 1000
+_TRAINING_TAG = "metricwatch.training_run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """composites by name: higher_is_better. runs are those that the configuration watches."""
+    """composites by name: higher_is_better. runs are those that the configuration watches now."""
 
     rules: tuple[Rule, ...]
     tracking: Tracking
     composites: Mapping[str, bool] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
+    metrics: tuple[str, ...] = ()
 
     def sink(self) -> Sink:
         """The sink that holds the run, not yet connected. Raises ConfigError, PluginError."""
         cls = catalog.load_sink(self.tracking.sink)
-        options = {key: getattr(self.tracking, key) for key in ("uri", "experiment", "prefix")}
+        options = self.tracking.options_for([item.name for item in fields(cls.Options)])
         return cls(bind_options(cls.Options, options, "tracking"))
 
     def recorded(self, sink: Sink, run_id: str) -> Recorded:
         """The run, by the name under which the daemon's rules know it. Raises as Sink.run_name() does."""
-        name = sink.run_name(run_id)
-        known = next((run for run in self.runs if _is(run, run_id, name)), None)
+        # The curves may be in a run of ours beside that of the training job.
+        training = sink.facts(run_id).tags.get(_TRAINING_TAG, run_id)
+        name = sink.run_name(training)
+        known = next((run for run in self.runs if _is(run, training, name)), None)
         return Recorded(
             name=known.name if known else name,
             total_steps=known.total_steps if known else None,
@@ -75,14 +79,28 @@ def read(config: Path | None, rules: Path | None, uri: str | None, *, only: Sequ
     return replace(found, rules=tuple(rule for rule in found.rules if not only or rule.name in only))
 
 
+def of_run(config: Path | None, uri: str | None, *, prefix: str | None) -> Settings:
+    """The configuration's settings for a run that it need not watch; with an address alone no configuration is needed.
+
+    prefix takes the place of the configuration's. Raises ConfigError.
+    """
+    loaded = load_config(config) if config is not None or (uri is None and os.path.exists(DEFAULT_FILE)) else None
+    found = _of_config(loaded, uri) if loaded is not None else Settings(rules=(), tracking=_tracking(uri))
+    if prefix is None:
+        return found
+    return replace(found, tracking=found.tracking.model_copy(update={"prefix": prefix.strip("/")}))
+
+
 def _of_config(config: Config, uri: str | None) -> Settings:
+    from metricwatch.watch.fan_out import entries_now
+
     tracking = config.tracking
-    others = {"experiment": tracking.experiment, "prefix": tracking.prefix, "sink": tracking.sink}
+    others = {key: getattr(tracking, key) for key in ("experiment", "prefix", "sink", "layout")}
     return Settings(
         rules=config.rules,
         tracking=_tracking(uri, others) if uri else tracking,
         composites={name: composite.higher_is_better for name, composite in config.composites.items()},
-        runs=tuple(entry.target for entry in config.watch),
+        runs=tuple(entry.target for entry in entries_now(config.watch)),
     )
 
 

@@ -1,0 +1,69 @@
+"""From the configuration to what a daemon is put together from: sinks, receivers, the worker's process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from metricwatch import catalog
+from metricwatch.api import Notifier, Sink
+from metricwatch.config.options import bind_options
+from metricwatch.config.schema import Config
+from metricwatch.protocol import Configure
+from metricwatch.supervisor.process import WorkerProcess
+
+
+def load_sink(config: Config) -> Sink:
+    """The configured sink, not yet connected."""
+    cls = catalog.load_sink(config.tracking.sink)
+    options = config.tracking.options_for([item.name for item in fields(cls.Options)])
+    return cls(bind_options(cls.Options, options, f"{config.file.name}: tracking"))
+
+
+def load_further_sinks(config: Config) -> dict[str, Sink]:
+    """The sinks beside the tracking server by name, not yet connected."""
+    return {name: catalog.load_sink(item.use)(item.options) for name, item in config.sinks.items()}
+
+
+def report_commands(config: Config, name: str, sink: Sink) -> dict[str, Sequence[str]]:
+    """By sink, what makes the report of a run of the tracking server's; nothing for one that cannot be read."""
+    if name != config.tracking.sink or not config.tracking.report:
+        return {}
+    if not sink.takes_pages or type(sink).keys is Sink.keys:
+        return {}
+    # -P: a training job's folder may hold a random.py of its own.
+    start = [sys.executable, "-P", "-m", "metricwatch", "report", "--artifact", "--background"]
+    return {name: [*start, "-c", str(config.file), "--run-id"]}
+
+
+def load_notifiers(config: Config) -> dict[str, Notifier]:
+    """The configured receivers by name, not yet connected."""
+    return {name: catalog.load_notifier(item.use)(item.options) for name, item in config.notify.items()}
+
+
+def worker_settings(config: Config, *, cache: Path | None = None) -> Configure:
+    """What a worker is told at its start."""
+    return Configure(
+        device=config.worker.device,
+        precision=config.worker.precision,
+        engine=config.worker.engine,
+        cache=str(cache or config.state),
+        feature_cache_bytes=config.worker.feature_cache,
+        weights={name: str(item.weights) for name, item in config.extractors.items() if item.weights},
+        protocols={name: item.protocol for name, item in config.extractors.items() if item.protocol},
+        batch_size=config.worker.batch_size,
+        max_pixels=config.worker.max_pixels,
+    )
+
+
+def spawn_worker(config: Config, *, wake: Callable[[], None], cache: Path | None = None) -> WorkerProcess:
+    """Start a worker process for this configuration."""
+    threads = config.worker.threads
+    return WorkerProcess(
+        worker_settings(config, cache=cache),
+        log_file=config.state / "worker.log",
+        environ={"OMP_NUM_THREADS": str(threads)} if threads else {},
+        wake=wake,
+    )
