@@ -10,7 +10,7 @@ JOBS ?= 2
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help setup demo test chaos writers storms outage soak fuzz bench-alerts check format clean
+.PHONY: help setup demo test chaos writers storms outage soak fuzz bench-alerts mlflow-versions check format clean
 
 help:
 	@echo "make demo    watch metricwatch do its whole job once, offline"
@@ -19,6 +19,7 @@ help:
 	@echo "make chaos   kill daemon and worker 1,000 times and compare with a run without faults (20 to 60 minutes)"
 	@echo "make writers, storms, outage, soak, fuzz   what else goes wrong in weeks, at its full size"
 	@echo "make bench-alerts   false alerts, and how soon the true ones come, of many rules on synthetic curves"
+	@echo "make mlflow-versions   the MLflow sink against real servers of other versions (needs a package index; minutes)"
 	@echo "make setup   only set up .venv; make clean removes it"
 
 setup: $(STAMP)
@@ -60,6 +61,17 @@ fuzz: setup
 # What alert rules find and how often they cry wolf, on curves of which the truth is known (four minutes of one core).
 bench-alerts: setup
 	$(BIN)/python -m tests.bench.alerts --seed $(SEED) --jobs $(JOBS) --details
+
+# Real servers of other versions, each in an environment of its own that is removed afterwards. SQLAlchemy 2.1 has not
+# what MLflow 2 and 3.1 import.
+MLFLOW_VERSIONS ?= 2.9.2 2.22.5 3.1.4
+
+mlflow-versions: setup
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && pythons= && for version in $(MLFLOW_VERSIONS); do \
+	  $(PYTHON) -m venv "$$folder/$$version" && \
+	  "$$folder/$$version/bin/python" -m pip install --quiet "mlflow==$$version" 'sqlalchemy<2.1' 'setuptools<80' || exit 1; \
+	  pythons="$$pythons:$$folder/$$version/bin/python"; \
+	done && SERVER_PYTHONS="$$pythons" $(BIN)/python -m pytest tests/integration/test_mlflow_versions.py
 
 check: setup
 	$(BIN)/ruff check .

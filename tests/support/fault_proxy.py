@@ -207,6 +207,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _ask(self, body: bytes) -> tuple[int, bytes]:
         headers = {"Content-Type": self.headers.get("Content-Type", "application/json")}
+        if login := self.headers.get("Authorization"):
+            headers["Authorization"] = login
         request = urllib.request.Request(
             self.server.upstream + self.path, data=body or None, headers=headers, method=self.command
         )

@@ -14,34 +14,72 @@ from pathlib import Path
 
 from tests.support.ports import free_port
 
+ADMIN = "admin"
+PASSWORD = "hunter2-of-the-admin"
+# What MLflow's auth app reads; its users lie in a database of their own. To check a password takes it 0.1 s of work.
+_AUTH = """[mlflow]
+default_permission = READ
+database_uri = sqlite:///{folder}/auth.db
+admin_username = {user}
+admin_password = {password}
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = 600
+"""
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MlflowServer:
-    """A server that answers. Its database, artifacts and log lie in folder."""
+    """A server that answers. Its database (where it is SQLite), artifacts and log lie in folder.
+
+    uri has the prefix and no login.
+    """
 
     uri: str
     folder: Path
     process: subprocess.Popen[bytes]
 
+    def uri_as(self, user: str = ADMIN, password: str = PASSWORD) -> str:
+        return self.uri.replace("://", f"://{user}:{password}@", 1)
+
 
 @contextmanager
-def mlflow_server(folder: Path, *, port: int | None = None, deadline: float = 60.0) -> Iterator[MlflowServer]:
-    """Start a server over a SQLite database in folder and stop it, with its children, at the end.
+def mlflow_server(
+    folder: Path,
+    *,
+    port: int | None = None,
+    deadline: float = 60.0,
+    python: str = sys.executable,
+    backend: str | None = None,
+    login: bool = False,
+    prefix: str = "",
+    artifact_root: bool = True,
+) -> Iterator[MlflowServer]:
+    """Start a server and stop it, with its children, at the end.
 
-    The same folder gives the same database again. Raises RuntimeError, with the end of the log, when the server
-    has not answered /health within deadline seconds.
+    It runs over a SQLite database in folder, or over `backend`; the same folder gives the same database again. login
+    asks for ADMIN and PASSWORD (read-only for whoever else is created); prefix is its --static-prefix; without
+    artifact_root new experiments' artifacts pass through the server. python is of an environment with some MLflow.
+    Raises RuntimeError, with the end of the log, when the server has not answered /health within deadline seconds.
     """
     port = port or free_port()
-    uri = f"http://127.0.0.1:{port}"
+    uri = f"http://127.0.0.1:{port}{prefix}"
     log = folder / "mlflow-server.log"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--default-artifact-root", (folder / "artifacts").as_uri()]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", backend or f"sqlite:///{folder / 'mlflow.db'}"]
+    if artifact_root:
+        command += ["--default-artifact-root", (folder / "artifacts").as_uri()]
+    if prefix:
+        command += ["--static-prefix", prefix]
+    environ = {**os.environ, **_QUIET}
+    if login:
+        (folder / "auth.ini").write_text(_AUTH.format(folder=folder, user=ADMIN, password=PASSWORD))
+        command += ["--app-name", "basic-auth"]
+        environ |= {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test"}
     with log.open("ab") as output:
         # A session of its own, so that stopping the group reaches the web workers and nobody else.
         process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **quiet}, stdout=output, stderr=output, start_new_session=True
+            command, cwd=folder, env=environ, stdout=output, stderr=output, start_new_session=True
         )
     try:
         _wait_for_health(uri, process, log, deadline)

@@ -13,6 +13,7 @@ import tempfile
 
 from metricwatch.api import PermanentError, StoredPicture
 
+from .artifacts import Artifacts
 from .history import History
 from .server import Server, status_of
 
@@ -28,9 +29,10 @@ _NOT_FOUND = 404
 class Gallery:
     """Reads pictures of runs, whoever wrote them."""
 
-    def __init__(self, server: Server, history: History) -> None:
+    def __init__(self, server: Server, history: History, artifacts: Artifacts) -> None:
         self._server = server
         self._history = history
+        self._artifacts = artifacts
         # What was listed last: the store says how large a file is there, and nowhere else.
         self._sizes: dict[tuple[str, str], int] = {}
 
@@ -38,20 +40,20 @@ class Gallery:
         """All pictures that MLflow's page has a slider for, by step, then by time and key."""
         run = self._history.run(run_id)
         with self._server.storing(f"listing the pictures of run {run_id}", run.info.artifact_uri):
-            files = self._server.client().list_artifacts(run_id, _FOLDER)
+            files = self._artifacts.listed(run, _FOLDER)
         found = []
         self._sizes.clear()
-        for file in files:
-            name = _NAME.fullmatch(posixpath.basename(file.path))
-            if name is None or file.is_dir:
+        for path, size in files:
+            name = _NAME.fullmatch(posixpath.basename(path))
+            if name is None:
                 continue
-            self._sizes[run_id, file.path] = file.file_size or 0
+            self._sizes[run_id, path] = size
             found.append(
                 StoredPicture(
                     key=re.sub("[~#]", "/", name["key"]),
                     step=int(name["step"]),
                     timestamp_ms=int(name["at"]),
-                    place=file.path,
+                    place=path,
                 )
             )
         return sorted(found, key=lambda picture: (picture.step, picture.timestamp_ms, picture.key, picture.place))

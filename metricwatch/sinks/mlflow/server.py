@@ -180,7 +180,7 @@ def _try_databases_once() -> None:
     except (ImportError, MlflowException):
         return
     if hasattr(databases, "MAX_RETRY_COUNT"):
-        databases.MAX_RETRY_COUNT = 1
+        setattr(databases, "MAX_RETRY_COUNT", 1)  # noqa: B010 - its stubs do not show it
 
 
 def _drop_connections() -> None:

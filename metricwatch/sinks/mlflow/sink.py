@@ -72,7 +72,7 @@ class MlflowSink(Sink):
         self._pictures = Pictures(self._server, self._artifacts)
         self._history = History(self._server)
         self._registry = Registry(self._server, self._artifacts)
-        self._gallery = Gallery(self._server, self._history)
+        self._gallery = Gallery(self._server, self._history, self._artifacts)
 
     def find_run(self, run: Run) -> RemoteRun:
         """Find the run by id, by the id in id_file, or by name; only a name may create one.
