@@ -10,7 +10,9 @@ from pathlib import Path
 from metricwatch import catalog
 from metricwatch.api import Notifier, Sink
 from metricwatch.config.options import bind_options
+from metricwatch.config.plugins import PluginConfig
 from metricwatch.config.schema import Config
+from metricwatch.errors import MetricwatchError, PluginError
 from metricwatch.protocol import Configure
 from metricwatch.supervisor.process import WorkerProcess
 
@@ -24,7 +26,22 @@ def load_sink(config: Config) -> Sink:
 
 def load_further_sinks(config: Config) -> dict[str, Sink]:
     """The sinks beside the tracking server by name, not yet connected."""
-    return {name: catalog.load_sink(item.use)(item.options) for name, item in config.sinks.items()}
+    return {name: further_sink(item) for name, item in config.sinks.items()}
+
+
+def further_sink(item: PluginConfig) -> Sink:
+    """One of the sinks beside the tracking server. Raises PluginError for one that cannot be made."""
+    cls = catalog.load_sink(item.use)
+    try:
+        return cls(item.options)
+    except MetricwatchError as error:
+        raise PluginError(f"sinks.{item.name}: {error}") from None
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        # Not its words: a plugin's own may quote a secret among its options.
+        raise PluginError(
+            f"sinks.{item.name}: sink {item.use!r} cannot be made: it raises {type(error).__name__}; check its options,"
+            " or take the entry out"
+        ) from None
 
 
 def report_commands(config: Config, name: str, sink: Sink) -> dict[str, Sequence[str]]:

@@ -56,6 +56,8 @@ def entry_for(config: Config, wanted: Wanted) -> WatchEntry:
             f"the watch entry of {entry.target.name} has no sampler, so nobody knows how to make images of checkpoints;"
             " name the run of one that has: --like RUN"
         )
+    if wanted.reference is not None and not wanted.reference.exists():
+        raise InputError(f"--reference {wanted.reference}: does not exist; name a folder of images or an .npz file")
     target = _target(config, wanted, entry)
     # Where the configuration knows the run, its own words for it take the place of this below.
     run = {"id": wanted.run_id} if wanted.run_id else {"name": wanted.run_name or entry.target.name}

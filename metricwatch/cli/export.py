@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import os
 import stat
 import sys
@@ -74,8 +75,10 @@ def command(
     with bars() as show:
         chunks = _scores(loaded, run, show) if run_id is None else _curves(loaded, run_id, show)
         rows = 0
+        # Before anything is written: a run that is not there must not leave a table without rows on stdout.
+        first = next(chunks, [])
         with _opened(target) as file, writer(file, columns) as write:
-            for chunk in chunks:
+            for chunk in itertools.chain((first,), chunks):
                 write(chunk)
                 rows += len(chunk)
     console.messages().print(f"{rows} rows" + ("" if str(target) == "-" else f" in {target}"))

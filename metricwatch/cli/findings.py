@@ -158,15 +158,17 @@ def _tracking(config: Config, *, offline: bool) -> Finding:
 
 
 def _sinks(config: Config, *, offline: bool) -> Iterator[Finding]:
+    from metricwatch.assembly import further_sink
+
     for name, used in config.sinks.items():
         try:
-            sink = catalog.load_sink(used.use)(used.options)
+            sink = further_sink(used)
             try:
                 answer = f"{used.use} (offline: not asked)" if offline else sink.ping()
             finally:
                 sink.close()
         except MetricwatchError as problem:
-            yield error(f"sinks.{name}", str(problem))
+            yield error(f"sinks.{name}", str(problem).removeprefix(f"sinks.{name}: "))
         else:
             yield ok(f"sinks.{name}", answer)
 

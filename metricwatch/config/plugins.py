@@ -15,7 +15,7 @@ from metricwatch.api import Secret
 from metricwatch.config.context import Section, refuse_strange_text
 from metricwatch.config.options import UnusableOptionsError, bind_options
 from metricwatch.config.problems import Problem
-from metricwatch.config.secrets import may_hold_secret, quoted
+from metricwatch.config.secrets import may_hold_secret, quoted, redact_uri
 from metricwatch.errors import PluginError
 
 Used = Literal["notifiers", "sinks"]
@@ -33,7 +33,17 @@ class PluginConfig(Section):
         if not dataclasses.is_dataclass(options) or isinstance(options, type):
             return None if options is None else str(options)
         values = {item.name: getattr(options, item.name) for item in dataclasses.fields(options)}
-        return {name: str(value) if isinstance(value, Secret) else value for name, value in values.items()}
+        return {name: _shown(value) for name, value in values.items()}
+
+    def __repr_args__(self) -> Any:
+        return [("name", self.name), ("use", self.use), ("options", self._dump_options(self.options))]
+
+
+def _shown(value: Any) -> Any:
+    """An option as it may be shown: an address may hold a user and a password."""
+    if isinstance(value, Secret):
+        return str(value)
+    return redact_uri(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +122,8 @@ def _unusable(name: str, raw: Any, words: _Words) -> str | None:
     """Why this cannot be a use of a plugin at all."""
     if not isinstance(raw, dict):
         return f"must be a mapping with use: and the {words.plugin}'s options"
+    if not name.strip():
+        return f"the name of a {words.one} must not be empty"
     # Its name is shown in many places and kept in the ledger.
     if may_hold_secret(name):
         return words.where_else

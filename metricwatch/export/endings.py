@@ -16,6 +16,8 @@ from metricwatch.store.endings import Endings
 log = structlog.get_logger(__name__)
 
 _EVERY = timedelta(minutes=5)
+# So long may asking go on before points have their turn: a hundred runs, each in a turn of its own, take a minute.
+_TURN_SECONDS = 1.0
 
 
 class EndingWatch:
@@ -40,7 +42,7 @@ class EndingWatch:
         )
 
     def ask(self, name: str, sink: Sink) -> int:
-        """Ask for one run that is due; returns 1 where that changed what the ledger says.
+        """Ask for runs that are due, for about a second; returns 1, and ends, where that changed what the ledger says.
 
         A sink that cannot tell now is asked again as late as one that can: no failure of this is worth a word.
         """
@@ -56,7 +58,16 @@ class EndingWatch:
         if not due:
             self._next_look[name] = now + 1
             return 0
-        run, run_id, before = due[0]
+        for run, run_id, before in due:
+            if self._asked(name, sink, run, run_id, before=before):
+                return 1
+            if now < self._next_look.get(name, 0.0) or self._clock.monotonic() > now + _TURN_SECONDS:
+                break
+        return 0
+
+    def _asked(self, name: str, sink: Sink, run: str, run_id: str, *, before: bool) -> int:
+        """Ask for this run; returns 1 where that changed what the ledger says."""
+        now = self._clock.monotonic()
         self._next[name, run, run_id] = now + _EVERY.total_seconds()
         try:
             ended = sink.ended(run_id)

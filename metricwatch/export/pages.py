@@ -189,7 +189,7 @@ class PageExporter:
             return 0
         except PermanentError as error:
             # The page is good, the run is not: it waits until somebody mends the configuration.
-            self._postpone(name, work, str(error), _MOST_RETRY)
+            self._postpone(name, work, str(error), _MOST_RETRY, others=False)
             return 0
         except Exception as error:
             # A plugin that breaks its contract must not stop the daemon.
@@ -218,11 +218,15 @@ class PageExporter:
             return False
         return True
 
-    def _postpone(self, name: str, work: _Work, reason: str, retry_after: timedelta | None = None) -> None:
+    def _postpone(
+        self, name: str, work: _Work, reason: str, retry_after: timedelta | None = None, *, others: bool = True
+    ) -> None:
+        """Try again later. others: whether what keeps this page away keeps the others away too."""
         wait = min(retry_after or _wait(work), LONGEST_WAIT)
         self._pages.postpone(name, work.run, reason, self._clock.now() + wait)
-        # What keeps one page away keeps the others away too, and costs a timeout each time.
-        self._next[name] = self._clock.monotonic() + wait.total_seconds()
+        if others:
+            # Each try may cost a timeout.
+            self._next[name] = self._clock.monotonic() + wait.total_seconds()
         log.warning("page.postponed", sink=name, run=work.page.run_name, reason=reason, seconds=wait.total_seconds())
 
 

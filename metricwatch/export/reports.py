@@ -124,8 +124,12 @@ class ReportExporter:
         mark = self._pages.marks(name).get(run)
         # What was given up does not count against what there is to show by now.
         attempts = mark.attempts if mark is not None and mark.not_before is not None else 0
-        # A file: nobody reads a pipe while it works.
-        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        try:
+            # A file: nobody reads a pipe while it works. Beside the ledger: where that is, we can write.
+            errors = tempfile.TemporaryFile(dir=self._db.path.parent)  # noqa: SIM115 - closed with the process
+        except OSError as error:
+            self._failed(name, run, shows, attempts, f"cannot make a file for its errors: {error.strerror}")
+            return
         try:
             process = subprocess.Popen(
                 [*self._commands[name], shows.target],

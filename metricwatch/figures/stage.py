@@ -105,8 +105,10 @@ class FigureStage:
     def _hand_on(self, figures: Sequence[FigureJob], paths: Sequence[Path]) -> None:
         now = self._clock.now()
         with self._db.transaction("figures-drawn"):
+            # The retention of a run may have ended while they were drawn: upkeep removes the files then.
+            left = self._figures.left_of(figures)
             for figure, path in zip(figures, paths, strict=True):
-                for sink in self._sinks:
+                for sink in self._sinks if figure.id in left else ():
                     self._pictures.enqueue(
                         sink=sink,
                         run=figure.run,

@@ -7,6 +7,7 @@ point; or {"run", "tags": {name: text}}, of which the last of a name counts.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -127,6 +128,8 @@ class JsonLinesSink(Sink):
         file = self._file(run_id)
         try:
             with open(file, "a+b", opener=_opener) as stream:
+                # Another entry or daemon may write to it: what it adds meanwhile must not be cut off below.
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 tail = self._read(run_id, stream)
                 new = [line for line in dict.fromkeys(lines) if line not in tail.lines]
                 if changed := {name: text for name, text in tags.items() if tail.tags.get(name) != text}:

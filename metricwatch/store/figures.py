@@ -104,6 +104,11 @@ class Figures:
         )
         return [self._job(row) for row in rows]
 
+    def left_of(self, figures: Collection[FigureJob]) -> set[int]:
+        """The ids of those of them that still wait. Join the transaction that hands them on."""
+        sql = "SELECT 1 FROM figures WHERE id = ? AND state = 'pending'"
+        return {figure.id for figure in figures if self._db.read(sql, (figure.id,))}
+
     def drawn(self, figures: Collection[FigureJob], now: datetime) -> None:
         """They are pictures now. Join the transaction that hands these on."""
         with self._db.transaction("figures-drawn") as tx:

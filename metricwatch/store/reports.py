@@ -15,7 +15,8 @@ def ended_runs(db: Database, sink: str) -> dict[str, Shown]:
     """
     rows = db.read(
         """SELECT remote.run, remote.id, remote.ended_ms,
-             (SELECT coalesce(max(id), 0) FROM scores WHERE scores.run = remote.run) AS score,
+             (SELECT coalesce(max(id), 0) FROM scores WHERE evaluation =
+               (SELECT max(id) FROM evaluations WHERE evaluations.run = remote.run)) AS score,
              (SELECT coalesce(max(id), 0) FROM pictures WHERE sink = :sink AND run = remote.run) AS picture
            FROM remote_runs AS remote
            WHERE remote.sink = :sink AND remote.ended_ms IS NOT NULL

@@ -32,6 +32,8 @@ def test_the_run_page_shows_our_curves_and_the_alert_tag(tmp_path, page, server)
     run = client.search_runs([experiment.experiment_id])[0]
     address = f"{server.uri}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
 
+    # The page draws a chart when it comes into view.
+    page.set_viewport_size({"width": 1400, "height": 1800})
     page.goto(f"{address}/model-metrics")
     # A section is named after the part of the key before the slash, each of its charts after the rest.
     for chart in ("ssim", "ssim_stderr", "ssim-moved"):

@@ -177,6 +177,7 @@ def test_a_step_has_the_time_of_its_newest_file_unless_that_cannot_be(newest, fo
         (["empty", "--like", "night"], "holds no sample sets with a step"),
         (["empty"], "--like RUN"),
         (["empty", "--run", "a", "--run-id", "b"], "one of --run-id and --run"),
+        (["empty", "--like", "night", "--reference", "gone"], "--reference gone: does not exist"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_plain_words(config, arguments, told):

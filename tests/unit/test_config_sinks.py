@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from metricwatch import catalog
+from metricwatch.assembly import further_sink
 from metricwatch.config import load_config
-from metricwatch.errors import ConfigError
+from metricwatch.config.plugins import PluginConfig
+from metricwatch.errors import ConfigError, PluginError
+
+JsonLinesSink = catalog.load_sink("json_lines")
 
 HEAD = """\
 tracking: {uri: sqlite:///mlflow.db}
@@ -67,3 +72,31 @@ def test_an_address_as_a_name_is_refused_and_not_shown(tmp_path: Path) -> None:
     (line,) = lines(tmp_path, 'sinks: {"https://user:hunter2@example.org/x": {use: json_lines, directory: x}}')
     assert "hunter2" not in line
     assert "a sink's name must not be an address" in line
+
+
+def test_a_password_in_the_address_of_a_sink_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "metricwatch.yaml"
+    file.write_text(HEAD + "sinks: {archive: {use: mlflow, uri: 'http://mw:hidden-word@h:1/x'}}\n")
+    config = load_config(file, environ={})
+    assert config.sinks["archive"].options.uri.count("hidden-word") == 1
+    assert "hidden-word" not in f"{config!r} {config.model_dump()} {config.model_dump_json()}"
+
+
+def test_a_sink_without_a_name_is_refused(tmp_path: Path) -> None:
+    (line,) = lines(tmp_path, "sinks: {'': {use: json_lines, directory: x}}\n")
+    assert line.endswith("the name of a sink must not be empty")
+
+
+def test_a_sink_that_cannot_be_made_is_named_without_its_own_words(tmp_path: Path) -> None:
+    class Broken(JsonLinesSink):
+        def __init__(self, options: object) -> None:
+            raise ValueError("hunter2")
+
+    item = PluginConfig(name="lines", use="json_lines", options=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metricwatch.catalog.load_sink", lambda name: Broken)
+        with pytest.raises(
+            PluginError, match=r"sinks\.lines: sink 'json_lines' cannot be made: it raises ValueError"
+        ) as told:
+            further_sink(item)
+    assert "hunter2" not in str(told.value)

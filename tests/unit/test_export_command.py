@@ -134,6 +134,13 @@ def test_one_run_of_several_is_named_and_a_wrong_name_is_told(scene):
     assert "did you mean 'night'" in wrong.stderr
 
 
+def test_of_a_run_that_is_not_there_not_even_column_names_are_written(scene):
+    scene.evaluate(1, OK)
+    result = scene.export("--csv", "-", "--run", "nigth")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+
+
 def test_a_name_that_is_no_text_is_written_all_the_same(scene):
     odd = Score(key="fid", value=None, images=0, higher_is_better=False, state=ScoreState.FAILED, detail="a\udcff.png")
     # As a reason from a file's name is kept: SQLite takes no halves of characters.

@@ -614,6 +614,30 @@ def test_a_run_that_cannot_be_found_is_looked_for_again(scene):
     assert scene.written == 1
 
 
+def test_a_run_that_cannot_be_found_keeps_no_other_page_waiting(scene):
+    scene.run("other")
+    scene.fire(run="night")
+    scene.fire(run="other")
+    find_run = scene.sink.find_run
+    scene.sink.find_run = lambda run: find_run(run) if run.key == "other" else (_ for _ in ()).throw(RunGoneError("no"))
+    scene.turn()
+    scene.turn(2)
+    assert [run for run, _ in scene.sink.pages] == ["remote other"]
+
+
+def test_a_job_that_has_not_written_its_id_yet_is_not_asked_for_and_keeps_nobody_waiting(scene, tmp_path):
+    file = tmp_path / "run_id"
+    scene.ledger.register_run(Run(key="late", name="late", id_file=str(file)), scene.clock.now())
+    scene.fire(run="late")
+    assert scene.exporter.pages_pending() == 0
+    scene.turn()
+    assert scene.written == 0
+    file.write_text("remote")
+    assert scene.exporter.pages_pending() == 1
+    scene.turn(2)
+    assert [run for run, _ in scene.sink.pages] == ["remote late"]
+
+
 def test_a_clock_that_was_ahead_does_not_keep_a_page_for_years(scene):
     scene.clock.jump(400 * 86400)
     scene.fire()

@@ -568,3 +568,22 @@ def test_figures_leave_the_ledger_with_their_time_and_with_their_run(make):
 def _old(scene):
     moment = (scene.clock.now() - timedelta(hours=2)).timestamp()
     return (moment, moment)
+
+
+def test_a_run_whose_retention_ends_while_its_figures_are_drawn_stops_nobody(make):
+    scene = make()
+    scene.score()
+    run = scene.put_down()[0].run
+
+    def draw(figures):
+        with scene.db.transaction("test") as tx:
+            tx.execute("DELETE FROM deliveries")
+        Housekeeping(scene.db).remove_run(run)
+        return [b"png" for _ in figures]
+
+    scene.stage = FigureStage(scene.db, scene.sinks, scene.clock, draw=draw)
+
+    scene.stage.tick()
+
+    assert scene.db.read("SELECT * FROM pictures") == []
+    assert scene.figures.pending() == 0

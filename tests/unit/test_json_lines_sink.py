@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -136,6 +137,16 @@ class TestJsonLinesSink(SinkContract):
         assert file.read_text() == whole
         sink.write(run_id, samples.points(50), {})
         assert len(stored_points(folder, run_id)) == 50
+
+    def test_a_file_that_another_is_writing_to_can_be_waited_for(self, options: Any, folder: Path) -> None:
+        sink = JsonLinesSink(options)
+        run_id = sink.find_run(samples.run()).id
+        with (folder / f"{run_id}.jsonl").open("ab") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            with pytest.raises(TemporaryError, match="cannot be written"):
+                sink.write(run_id, samples.points(1), {})
+        sink.write(run_id, samples.points(1), {})
+        assert len(stored_points(folder, run_id)) == 1
 
     def test_a_folder_that_cannot_be_written_can_be_waited_for(self, options: Any, folder: Path) -> None:
         folder.write_text("a file where the folder should be")

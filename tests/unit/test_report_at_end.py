@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import tempfile
 import time
 from datetime import timedelta
 
@@ -17,7 +19,7 @@ from metricwatch.store.db import Database
 from metricwatch.store.deliveries import Deliveries
 from metricwatch.store.ledger import Ledger, Recorded
 from metricwatch.store.pages import Pages
-from metricwatch.store.reports import REPORT_PAGE
+from metricwatch.store.reports import REPORT_PAGE, ended_runs
 from metricwatch.store.scores import Scores
 from metricwatch.testing.clock import FakeClock
 
@@ -222,4 +224,50 @@ def test_a_run_that_is_not_configured_or_was_never_scored_gets_none(scene):
 def test_until_it_was_asked_whether_a_run_is_over_there_may_be_a_report_to_wait_for(scene):
     assert scene.exporter.reports_pending() == 1
     scene.turn(3)
+    assert scene.exporter.reports_pending() == 0
+
+
+def test_no_folder_for_temporary_files_is_needed(scene, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    scene.sink.over = True
+
+    scene.turn()
+
+    assert scene.reports == ["r1"]
+
+
+def test_a_disk_without_room_for_the_errors_of_a_report_puts_it_off(scene, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(reports.tempfile, "TemporaryFile", full)
+    scene.sink.over = True
+
+    scene.turn()
+
+    assert "No space left" in scene.mark.reason
+    assert scene.reports == []
+
+
+def test_runs_that_have_ended_are_found_without_reading_all_their_scores(scene):
+    scene.sink.over = True
+    scene.turn()
+    read = []
+    scene.db._connection.set_trace_callback(read.append)
+    ended_runs(scene.db, "mlflow")
+    scene.db._connection.set_trace_callback(None)
+    plan = scene.db.read(f"EXPLAIN QUERY PLAN {read[0]}")
+
+    # Up to its first one: whether there is any.
+    assert sum("scores_by" in row["detail"] for row in plan) <= 1
+
+
+def test_many_runs_are_asked_at_one_turn_whether_they_are_over(scene):
+    for number in range(100):
+        key = f"run-{number}"
+        scene.ledger.register_run(Run(key=key, name=key), scene.clock.now())
+        Deliveries(scene.db).remember_remote_run("mlflow", key, RemoteRun(id=key))
+
+    scene.exporter.tick()
+
     assert scene.exporter.reports_pending() == 0

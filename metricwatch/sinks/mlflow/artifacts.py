@@ -10,7 +10,7 @@ from typing import Any
 
 from metricwatch.api import PermanentError, RunGoneError, TemporaryError
 
-from .server import NOT_FOUND, Server, status_of
+from .server import Server
 
 
 class Artifacts:
@@ -41,22 +41,18 @@ class Artifacts:
     def listed(self, run: Any, folder: str) -> list[tuple[str, int]]:
         """The paths of the files in a folder, with their bytes (0 where the store does not say). Call while speaking.
 
-        MlflowClient.list_artifacts() asks about logged models as well, of which servers before 3 know nothing.
+        A server is asked itself: MlflowClient.list_artifacts() asks for logged models as well, page after page, of
+        which servers before 3 know nothing. It is the way where a server may not look into the store.
         """
-        from mlflow.exceptions import MlflowException
-
         run_id = run.info.run_id
-        try:
-            found = self._server.client().list_artifacts(run_id, folder or None)
-            return [(file.path, file.file_size or 0) for file in found if not file.is_dir]
-        except MlflowException as error:
-            if not self._server.is_web or status_of(error) != NOT_FOUND:
-                raise
-        query = {"run_id": run_id, **({"path": folder} if folder else {})}
-        answer = self._server.get("/api/2.0/mlflow/artifacts/list", query)
-        answer.raise_for_status()
-        files = answer.json().get("files", [])
-        return [(file["path"], int(file.get("file_size") or 0)) for file in files if not file.get("is_dir")]
+        if self._server.is_web:
+            query = {"run_id": run_id, **({"path": folder} if folder else {})}
+            answer = self._server.get("/api/2.0/mlflow/artifacts/list", query)
+            if answer.ok:
+                files = answer.json().get("files", [])
+                return [(file["path"], int(file.get("file_size") or 0)) for file in files if not file.get("is_dir")]
+        found = self._server.client().list_artifacts(run_id, folder or None)
+        return [(file.path, file.file_size or 0) for file in found if not file.is_dir]
 
     def store(self, run: Any, files: Mapping[str, bytes], folder: str, described: str) -> None:
         """Write files by name. Raises TemporaryError for whatever the store says: its owner can mend it."""

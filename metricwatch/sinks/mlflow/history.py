@@ -55,6 +55,7 @@ class History:
     def pages(self, run_id: str, key: str) -> Iterator[list[Point]]:
         """The points of a metric, some thousands at a time; at once where a server knows no pages."""
         token, empty = None, True
+        given: set[str] = set()
         while True:
             with self._server.speaking(f"reading {key!r} of run {run_id}"):
                 rows, following = self._page(run_id, key, token)
@@ -66,11 +67,12 @@ class History:
                 ]
             if following is None:
                 break
-            if following == token:
+            if following in given:
                 raise TemporaryError(
                     f"mlflow: reading {key!r} of run {run_id} at {self._server.where}: the server gives the same page"
                     " again and again"
                 )
+            given.add(following)
             token = following
         if empty:
             # The store says the same of a key that is not there and of a run that is not there.

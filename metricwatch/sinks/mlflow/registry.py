@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from metricwatch.api import ModelVersion, PermanentError, Registration
+from metricwatch.api import ModelVersion, PermanentError, Registration, TemporaryError
 
 from .artifacts import Artifacts
 from .server import Server
@@ -82,6 +82,7 @@ class Registry:
         """The version that is this checkpoint already, or None."""
         wanted = _identity(run_id, registration)
         token = None
+        given: set[str] = set()
         while True:
             page = self._server.client().search_model_versions(
                 f"name = '{registration.name}'", max_results=200, page_token=token
@@ -93,6 +94,12 @@ class Registry:
             token = page.token
             if not token:
                 return None
+            if token in given:
+                raise TemporaryError(
+                    f"mlflow: looking for versions of {registration.name!r} at {self._server.where}: the server gives"
+                    " the same page again and again"
+                )
+            given.add(token)
 
     def _upload(self, run: Any, registration: Registration, show: Callable[[str, int, int], None]) -> str:
         """Put the files beside the run; returns where that is, as the registry is to know it."""

@@ -8,11 +8,14 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 from metricwatch.api import MetricwatchError, PermanentError, RunGoneError, TemporaryError
 
 from .address import Address
 
+# Without a colon it is no login: wasbs://container@account.
+_STORE_LOGIN = re.compile(r"[\w+.\-]+://(?P<login>[^/]*?:(?P<password>.*))@")
 _VERSION = re.compile(r"\d+\.\d+[\w.]{0,20}")
 # The code of MLflow's own checks of what it is sent. Not BAD_REQUEST: that is its word for whatever SQLAlchemy raises
 # but an OperationalError, such as a pool without a free connection (mlflow/store/db/utils.py).
@@ -105,8 +108,8 @@ class Server:
             raise
         except Exception as error:  # noqa: BLE001 - every store has a library of its own
             _drop_connections()
-            reason = self._stored_reason(error, self.clean(store))
-            raise TemporaryError(f"mlflow: {doing} at {self.where}: {reason}") from None
+            reason = self._stored_reason(error, store)
+            raise TemporaryError(f"mlflow: {doing} at {self.where}: {_without_login(reason, store)}") from None
 
     def _stored_reason(self, error: Exception, store: str) -> str:
         if isinstance(error, ImportError):
@@ -181,6 +184,17 @@ def _try_databases_once() -> None:
         return
     if hasattr(databases, "MAX_RETRY_COUNT"):
         setattr(databases, "MAX_RETRY_COUNT", 1)  # noqa: B010 - its stubs do not show it
+
+
+def _without_login(text: str, store: str) -> str:
+    """The text without the login that the address of an artifact store may hold: ftp://user:password@host."""
+    found = _STORE_LOGIN.match(store)
+    if found is None:
+        return text
+    whole, password = found["login"], found["password"]
+    for secret in sorted({whole, unquote(whole), password, unquote(password)} - {""}, key=len, reverse=True):
+        text = text.replace(secret, "******")
+    return text
 
 
 def _drop_connections() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import math
 import os
@@ -115,6 +116,8 @@ class TensorBoardSink(Sink):
         file = self._folder / run_id / _FILE
         try:
             with open(file, "a+b", opener=_opener) as appending:
+                # Another entry or daemon may write to it: what it adds meanwhile must not be cut off below.
+                fcntl.flock(appending, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 tail = self._read(run_id, appending)
                 new = {identity_of(event): event for event in events if identity_of(event) not in tail.known}
                 now = time.time()
