@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metricwatch import catalog, cli
-from metricwatch.api import PermanentError
+from metricwatch.api import PermanentError, TemporaryError
 from metricwatch.records import Picture, Point, Run, StoredPicture
 from tests.support.job import Job
 from tests.support.mlflow_pictures import read_artifact
@@ -216,6 +216,39 @@ def test_a_server_that_knows_no_pages_gives_all_at_once(sink, monkeypatch):
 
     monkeypatch.setattr(type(store), "get_metric_history", old)
     assert [len(page) for page in sink.read_pages(run_id, "a")] == [7]
+
+
+def test_a_server_that_gives_the_same_pages_again_and_again_is_not_followed(sink, monkeypatch):
+    run_id = sink.find_run(Run(key="circle", name="circle")).id
+    store = sink._server.client()._tracking_client.store
+    following = {None: "a", "a": "b", "b": "a"}
+
+    class Page(list):
+        token = None
+
+    def circle(self, run_id, metric_key, max_results=None, page_token=None):
+        page = Page()
+        page.token = following[page_token]
+        return page
+
+    monkeypatch.setattr(type(store), "get_metric_history", circle)
+    with pytest.raises(TemporaryError, match="again and again"):
+        list(sink.read_pages(run_id, "a"))
+
+
+def test_the_login_of_an_artifact_store_is_shown_to_nobody(tmp_path):
+    from mlflow import MlflowClient
+
+    # A server takes no such address by default, a database does.
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    MlflowClient(uri).create_experiment("store", artifact_location="ftp://metric:hunter%2F2@127.0.0.1:1/runs")
+    sink = MlflowSink(MlflowSink.Options(uri=uri, experiment="store"))
+    run_id = sink.find_run(Run(key="store", name="store")).id
+    with pytest.raises(TemporaryError) as told:
+        sink.write_page(run_id, "report.html", b"<html>")
+    sink.close()
+    assert "127.0.0.1" in str(told.value)
+    assert "hunter" not in str(told.value)
 
 
 def test_a_picture_larger_than_any_is_not_fetched(sink, monkeypatch):
