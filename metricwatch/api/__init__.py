@@ -20,6 +20,7 @@ from metricwatch.api.metric import (
     Value,
 )
 from metricwatch.api.notifier import Notifier
+from metricwatch.api.own_ids import given_id, is_own_id, own_id
 from metricwatch.api.per_image import PerImageMetric, listed
 from metricwatch.api.sampler import Sampler, SampleRequest, SamplerSpec
 from metricwatch.api.secret import Secret
@@ -92,5 +93,8 @@ __all__ = [
     "TemporaryError",
     "Value",
     "WindowPoint",
+    "given_id",
+    "is_own_id",
     "listed",
+    "own_id",
 ]

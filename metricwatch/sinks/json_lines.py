@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import math
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from metricwatch.api import PermanentError, Point, RemoteRun, Run, RunGoneError, Sink, TemporaryError
+from metricwatch.api import (
+    PermanentError,
+    Point,
+    RemoteRun,
+    Run,
+    RunGoneError,
+    Sink,
+    TemporaryError,
+    given_id,
+    is_own_id,
+    own_id,
+)
 
-_ID = re.compile(r"[A-Za-z0-9_\-]{1,80}-[0-9a-f]{12}", re.ASCII)
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]+")
-_LONGEST_NAME = 80
 # The outbox sends again what it sent last and cannot know to be written: 1,000 items at most. So much of a file's end
 # is compared with what comes, not the weeks before it.
 _REMEMBERED = 8000
@@ -75,12 +81,11 @@ class JsonLinesSink(Sink):
     def find_run(self, run: Run) -> RemoteRun:
         """The file of a run: by its name one is begun, by an id (a file's name without suffix) it must be there."""
         self._require_folder()
-        given = run.id or (_read_id(Path(run.id_file)) if run.id_file else "")
+        given = given_id(run, "json_lines")
         if given:
             self._require_run(given)
             return self._remote(given)
-        name = _NOT_IN_NAMES.sub("_", run.name)[:_LONGEST_NAME] or "run"
-        made = f"{name}-{hashlib.sha256(run.key.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
+        made = own_id(run)
         self._names[made] = run.name
         if not self._file(made).exists():
             self._append(made, [json.dumps({"run": run.name, "created_for": run.key})], {})
@@ -199,7 +204,7 @@ class JsonLinesSink(Sink):
 
     def _require_run(self, run_id: str) -> None:
         # The pattern keeps "../" out of file names.
-        if not (_ID.fullmatch(run_id) and self._file(run_id).exists()):
+        if not (is_own_id(run_id) and self._file(run_id).exists()):
             raise RunGoneError(f"json_lines: {self._folder} has no run {run_id[:100]!r}")
 
 
@@ -215,17 +220,3 @@ def _first_name(file: Path) -> str:
     except (OSError, ValueError):
         return ""
     return str(document.get("run", "")) if isinstance(document, dict) else ""
-
-
-def _read_id(file: Path) -> str:
-    try:
-        text = file.read_text().strip()
-    except FileNotFoundError:
-        text = ""
-    except (OSError, ValueError) as error:
-        raise PermanentError(f"json_lines: {file} cannot be read: {error}") from None
-    if not text:
-        raise TemporaryError(f"json_lines: {file} is not written yet")
-    if not _ID.fullmatch(text):
-        raise PermanentError(f"json_lines: {file} holds no run id: {text[:80]!r}")
-    return text

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import math
 import os
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,13 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from metricwatch.api import PermanentError, Picture, Point, RemoteRun, Run, RunGoneError, Sink, TemporaryError
+from metricwatch.api import (
+    PermanentError,
+    Picture,
+    Point,
+    RemoteRun,
+    Run,
+    RunGoneError,
+    Sink,
+    TemporaryError,
+    given_id,
+    is_own_id,
+    own_id,
+)
 from metricwatch_tensorboard.event_file import DamagedError, append, records, scan
 from metricwatch_tensorboard.events import Identity, identity_of, of_picture, of_point, of_tag, tag_of, version
 
-_ID = re.compile(r"[A-Za-z0-9_\-]{1,80}-[0-9a-f]{12}", re.ASCII)
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]+")
-_LONGEST_NAME = 80
 _FILE = "events.out.tfevents.0000000000.metricwatch"
 # The outbox sends again what it sent last and cannot know to be written: 1,000 items at most.
 _REMEMBERED = 2500
@@ -75,12 +82,11 @@ class TensorBoardSink(Sink):
     def find_run(self, run: Run) -> RemoteRun:
         """The folder of a run: by its name one is begun, by an id (the folder's name) it must be there."""
         self._require_folder()
-        given = run.id or (_read_id(Path(run.id_file)) if run.id_file else "")
+        given = given_id(run, "tensorboard")
         if given:
             self._require_run(given)
             return self._remote(given)
-        name = _NOT_IN_NAMES.sub("_", run.name)[:_LONGEST_NAME] or "run"
-        made = f"{name}-{hashlib.sha256(run.key.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
+        made = own_id(run)
         try:
             (self._folder / made).mkdir(exist_ok=True)
         except OSError as error:
@@ -178,24 +184,10 @@ class TensorBoardSink(Sink):
     def _require_run(self, run_id: str) -> None:
         self._require_folder()
         # The pattern keeps "../" out of file names.
-        if not (_ID.fullmatch(run_id) and (self._folder / run_id).is_dir()):
+        if not (is_own_id(run_id) and (self._folder / run_id).is_dir()):
             raise RunGoneError(f"tensorboard: {self._folder} has no run {run_id[:100]!r}")
 
 
 def _opener(name: str, flags: int) -> int:
     # Not O_APPEND: what a crash cut short is written over. And a pipe that nobody reads would block for ever.
     return os.open(name, (flags & ~os.O_APPEND) | os.O_NONBLOCK, 0o644)
-
-
-def _read_id(file: Path) -> str:
-    try:
-        text = file.read_text().strip()
-    except FileNotFoundError:
-        text = ""
-    except (OSError, ValueError) as error:
-        raise PermanentError(f"tensorboard: {file} cannot be read: {error}") from None
-    if not text:
-        raise TemporaryError(f"tensorboard: {file} is not written yet")
-    if not _ID.fullmatch(text):
-        raise PermanentError(f"tensorboard: {file} holds no run id: {text[:80]!r}")
-    return text

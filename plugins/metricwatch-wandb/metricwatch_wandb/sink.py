@@ -24,14 +24,13 @@ from metricwatch.api import (
     Secret,
     Sink,
     TemporaryError,
+    given_id,
+    is_own_id,
+    own_id,
 )
 from metricwatch_wandb import sent
 from metricwatch_wandb.child import Child
 
-_ID = re.compile(r"[A-Za-z0-9_\-]{1,48}-[0-9a-f]{12}", re.ASCII)
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]+")
-# W&B's ids have at most 64 characters in older servers.
-_LONGEST_NAME = 48
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9 _\-./]+")
 _LONGEST_KEY = 120
 _MOST_PIXELS = 100_000_000
@@ -90,12 +89,11 @@ class WandbSink(Sink):
     def find_run(self, run: Run) -> RemoteRun:
         """The run of a name, begun where it is not there; by an id only those that this folder knows."""
         self._require_folder()
-        given = run.id or (_read_id(Path(run.id_file)) if run.id_file else "")
+        given = given_id(run, "wandb")
         if given:
             self._require_run(given)
             return self._remote(given)
-        name = _NOT_IN_NAMES.sub("_", run.name)[:_LONGEST_NAME] or "run"
-        made = f"{name}-{hashlib.sha256(run.key.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
+        made = own_id(run)
         try:
             sent.begin(self._folder, made, run.name)
         except OSError as error:
@@ -165,7 +163,7 @@ class WandbSink(Sink):
     def _require_run(self, run_id: str) -> None:
         self._require_folder()
         # The pattern keeps "../" out of file names.
-        if _ID.fullmatch(run_id) and sent.file_of(self._folder, run_id).is_file():
+        if is_own_id(run_id) and sent.file_of(self._folder, run_id).is_file():
             return
         if self._online:
             # Where nobody answers, nobody says that it is gone.
@@ -204,17 +202,3 @@ def _require_png(picture: Picture, png: bytes) -> None:
         raise PermanentError(
             f"wandb: picture {picture.key!r} has {width} x {height} pixels, more than {_MOST_PIXELS:,}"
         )
-
-
-def _read_id(file: Path) -> str:
-    try:
-        text = file.read_text().strip()
-    except FileNotFoundError:
-        text = ""
-    except (OSError, ValueError) as error:
-        raise PermanentError(f"wandb: {file} cannot be read: {error}") from None
-    if not text:
-        raise TemporaryError(f"wandb: {file} is not written yet")
-    if not _ID.fullmatch(text):
-        raise PermanentError(f"wandb: {file} holds no run id: {text[:80]!r}")
-    return text
