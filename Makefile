@@ -10,7 +10,7 @@ JOBS ?= 2
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: help setup demo test chaos writers storms outage soak fuzz bench-alerts mlflow-versions check format clean
+.PHONY: help setup demo test chaos writers storms outage soak fuzz bench bench-alerts mlflow-versions check format clean
 
 help:
 	@echo "make demo    watch metricwatch do its whole job once, offline"
@@ -18,6 +18,7 @@ help:
 	@echo "make check   lint, types and import contracts; make format mends what can be mended"
 	@echo "make chaos   kill daemon and worker 1,000 times and compare with a run without faults (20 to 60 minutes)"
 	@echo "make writers, storms, outage, soak, fuzz   what else goes wrong in weeks, at its full size"
+	@echo "make bench          what evaluations cost beside their networks, and the daemon at rest"
 	@echo "make bench-alerts   false alerts, and how soon the true ones come, of many rules on synthetic curves"
 	@echo "make mlflow-versions   the MLflow sink against real servers of other versions (needs a package index; minutes)"
 	@echo "make setup   only set up .venv; make clean removes it"
@@ -54,6 +55,11 @@ outage: setup
 
 soak: setup
 	$(FULL) -s tests/chaos/test_soak.py
+
+# Each prints a table; --help of each module names its sizes.
+bench: setup
+	$(BIN)/python -m tests.bench.pipeline
+	$(BIN)/python -m tests.bench.daemon
 
 fuzz: setup
 	$(BIN)/python -m tests.chaos.fuzz_readers --seconds 600 --seed $(SEED)

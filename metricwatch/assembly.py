@@ -16,6 +16,9 @@ from metricwatch.errors import MetricwatchError, PluginError
 from metricwatch.protocol import Configure
 from metricwatch.supervisor.process import WorkerProcess
 
+# Of the time of a GPU, where nothing was said: the training job comes first.
+_GPU_SHARE = 0.5
+
 
 def load_sink(config: Config) -> Sink:
     """The configured sink, not yet connected."""
@@ -62,6 +65,7 @@ def load_notifiers(config: Config) -> dict[str, Notifier]:
 
 def worker_settings(config: Config, *, cache: Path | None = None) -> Configure:
     """What a worker is told at its start."""
+    share = config.worker.max_gpu_share
     return Configure(
         device=config.worker.device,
         precision=config.worker.precision,
@@ -72,15 +76,22 @@ def worker_settings(config: Config, *, cache: Path | None = None) -> Configure:
         protocols={name: item.protocol for name, item in config.extractors.items() if item.protocol},
         batch_size=config.worker.batch_size,
         max_pixels=config.worker.max_pixels,
+        nice=config.worker.nice,
+        ionice=config.worker.ionice,
+        threads=config.worker.threads,
+        max_gpu_share=_GPU_SHARE if share is None else share,
+        max_cpu_share=1.0 if share is None else share,
+        # A pause is no progress: one that is longer than the patience with that would look like a worker that hangs.
+        longest_pause=config.worker.stall_timeout.total_seconds() / 2,
+        gpu_memory=config.worker.gpu_memory,
+        min_free_gpu_memory=config.worker.min_free_gpu_memory,
     )
 
 
 def spawn_worker(config: Config, *, wake: Callable[[], None], cache: Path | None = None) -> WorkerProcess:
     """Start a worker process for this configuration."""
-    threads = config.worker.threads
     return WorkerProcess(
         worker_settings(config, cache=cache),
         log_file=config.state / "worker.log",
-        environ={"OMP_NUM_THREADS": str(threads)} if threads else {},
         wake=wake,
     )

@@ -308,6 +308,7 @@ class App:
             },
             period=_PERIOD_SECONDS,
             stop=self._stop,
+            until={"score": self.watcher.seconds_to_look},
         )
         return self._lanes
 

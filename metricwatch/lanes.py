@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import structlog
@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 # A lane that has not turned for this long hangs in a stage: the health endpoint says so.
 _STUCK_SECONDS = 120.0
 _JOIN_SECONDS = 15.0
+# Of a lane that wants to turn again soon.
+_SHORTEST_SECONDS = 0.01
 _FIRST_RETRY = timedelta(seconds=1)
 _MOST_RETRY = timedelta(seconds=30)
 
@@ -57,9 +59,16 @@ class _Lane:
     """One thread: ticks its stages while they find work, then sleeps until woken."""
 
     def __init__(
-        self, name: str, ticks: Sequence[Tick], stop: threading.Event, trouble: _Trouble, period: float
+        self,
+        name: str,
+        ticks: Sequence[Tick],
+        stop: threading.Event,
+        trouble: _Trouble,
+        period: float,
+        until: Callable[[], float],
     ) -> None:
         self._period = period
+        self._until = until
         self._ticks = ticks
         self._stop = stop
         self._trouble = trouble
@@ -87,7 +96,7 @@ class _Lane:
                 self._trouble.over(self.thread.name)
                 if idle:
                     # With a limit: the scheduler's timer is the wall clock's, which may be set back.
-                    self._woken.wait(self._period)
+                    self._woken.wait(max(_SHORTEST_SECONDS, min(self._period, self._until())))
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             self.failure = error
             self._stop.set()
@@ -100,10 +109,21 @@ class Lanes:
     that it skips is made up for by the next. A context manager: leaving it stops and joins the threads.
     """
 
-    def __init__(self, lanes: Mapping[str, Sequence[Tick]], *, period: float, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        lanes: Mapping[str, Sequence[Tick]],
+        *,
+        period: float,
+        stop: threading.Event,
+        until: Mapping[str, Callable[[], float]] = MappingProxyType({}),
+    ) -> None:
+        """By lane, until says after how many seconds it wants to turn again where that is before the period's end."""
         self._stop = stop
         self._trouble = _Trouble()
-        self._lanes = [_Lane(name, ticks, stop, self._trouble, period) for name, ticks in lanes.items()]
+        self._lanes = [
+            _Lane(name, ticks, stop, self._trouble, period, until.get(name, lambda: period))
+            for name, ticks in lanes.items()
+        ]
         self._scheduler = BackgroundScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )

@@ -32,6 +32,11 @@ class Configure:
 
     weights maps an extractor to an explicit file (or folder), protocols to one of its named preprocessings. cache is
     the directory for statistics of references and for features, of which feature_cache_bytes are kept (0: none).
+
+    The rest is for a worker that has neighbours, and asks for nothing by default: nice and ionice (best-effort, idle or
+    none) are its priorities for CPU and disk, threads bounds each of its pools; max_gpu_share and max_cpu_share say for
+    which share of the time it may be busy on such a device, in pauses of longest_pause seconds at most; gpu_memory is
+    how many bytes PyTorch may take on a GPU, min_free_gpu_memory how many must be free for an evaluation to begin.
     """
 
     device: str = "auto"
@@ -44,6 +49,14 @@ class Configure:
     batch_size: int = 32
     max_pixels: int = 100_000_000
     heartbeat_seconds: float = 2.0
+    nice: int = 0
+    ionice: str = "none"
+    threads: int | None = None
+    max_gpu_share: float = 1.0
+    max_cpu_share: float = 1.0
+    longest_pause: float = 900.0
+    gpu_memory: int | None = None
+    min_free_gpu_memory: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -228,8 +228,8 @@ rules:
 # The process that computes. It leaves after idle_exit without work, to give the GPU's memory back.
 #worker:
 #  device: auto                    # auto, cpu, cuda or cuda:1
-#  precision: exact                # float32 throughout
-#  engine: auto                    # auto or eager
+#  precision: exact                # float32 throughout; fast: float16 on GPUs, bfloat16 on CPUs that have it
+#  engine: auto                    # auto, eager, folded, compile, openvino or tensorrt
 #  batch_size: 32
 #  max_pixels: 100000000           # images larger than this are skipped and named
 #  feature_cache: 2GB              # kept under `state`, so that nothing is computed twice; 0 for none
@@ -237,7 +237,13 @@ rules:
 #  recycle_after: 500              # evaluations, then a fresh process
 #  heartbeat_timeout: 60s          # silence after which it counts as hung
 #  stall_timeout: 30m              # signs of life without progress for so long: the same
-#  threads: 4                      # CPU threads. Default: the library's choice
+#  threads: 4                      # CPU threads, of each pool. Default: the library's choice
+#  nice: 10                        # priority for the CPU: 0 (like others) to 19 (last)
+#  ionice: best-effort             # for disks (Linux): best-effort (its last), idle (when no one else reads) or none
+#  max_gpu_share: 0.5              # busy for this part of the time, pauses between batches. Default: 0.5 on a GPU,
+#                                  # no pauses on the CPU, where it counts as well when it is written here
+#  gpu_memory: 4GB                 # PyTorch takes no more of the GPU. Default: what it needs
+#  min_free_gpu_memory: 0          # with less of it free an evaluation waits for later; 6GB for example
 
 # What the ledger lets go of, and how many copies of it lie beside it.
 #retention:

@@ -82,7 +82,8 @@ def from_pydantic(error: ValidationError, raw: Any, model: type[BaseModel] | Non
 
 
 def _reword(message: str) -> str:
-    return message.replace("Input should be", "must be").replace("greater than or equal to", "at least")
+    message = message.replace("Input should be", "must be").replace("greater than or equal to", "at least")
+    return message.replace("less than or equal to", "at most")
 
 
 def _within(raw: Any, location: Sequence[str | int], *, missing: bool) -> Path:

@@ -17,7 +17,7 @@ from metricwatch.config.composites import Composite, CompositeName
 from metricwatch.config.context import AbsolutePath, NotInFile, Section, context_of
 from metricwatch.config.pictures import PicturesConfig, switched
 from metricwatch.config.plugins import PluginConfig
-from metricwatch.config.quantities import PositiveDuration, Size
+from metricwatch.config.quantities import Fraction, PositiveDuration, Size
 from metricwatch.config.routing import STALE_SILENCES_METRICS, Inhibition, QuietHours, Routing
 from metricwatch.config.rules import Rule
 from metricwatch.config.secrets import quoted, redact_uri
@@ -126,12 +126,14 @@ class WorkerConfig(Section):
     """How the worker computes.
 
     max_pixels bounds one image; feature_cache is how many bytes of features are kept on disk, 0 for none; threads
-    None: the library's own choice.
+    bounds each pool of CPU threads, None: the library's own choice. nice and ionice are its priorities for CPU and
+    disk. max_gpu_share is for which part of the time it may be busy; None: half of a GPU's, all of the CPU's.
+    gpu_memory: how many bytes of a GPU it may take, None: all; min_free_gpu_memory: how many must be free to begin.
     """
 
     device: str = "auto"
-    precision: Literal["exact"] = "exact"
-    engine: Literal["auto", "eager"] = "auto"
+    precision: Literal["exact", "fast"] = "exact"
+    engine: Literal["auto", "eager", "folded", "compile", "openvino", "tensorrt"] = "auto"
     batch_size: int = Field(default=32, ge=1)
     # Above that Pillow refuses by itself.
     max_pixels: int = Field(default=100_000_000, ge=1, le=178_956_970)
@@ -141,6 +143,12 @@ class WorkerConfig(Section):
     heartbeat_timeout: PositiveDuration = timedelta(seconds=60)
     stall_timeout: PositiveDuration = timedelta(minutes=30)
     threads: int | None = Field(default=None, ge=1)
+    nice: int = Field(default=10, ge=0, le=19)
+    # Idle may mean never on a disk that a training job keeps busy.
+    ionice: Literal["best-effort", "idle", "none"] = "best-effort"
+    max_gpu_share: Annotated[Fraction, Field(gt=0, le=1)] | None = None
+    gpu_memory: Annotated[Size, Field(gt=0)] | None = None
+    min_free_gpu_memory: Size = 0
 
     @field_validator("device")
     @classmethod

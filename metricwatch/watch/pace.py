@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 # While something settles it is looked at this often, so that it is found done soon after it is.
 _LOOK_SECONDS = 0.5
 # A burst of events is answered by one look, not by one an event.
@@ -35,6 +37,11 @@ class Pace:
     def look_is_due(self, now: float, *, hinted: bool, settling: bool) -> bool:
         """True when what happened, or what is settling, may be looked at now."""
         return (hinted and now >= self._next_hinted) or (settling and now >= self._next_look)
+
+    def seconds_to_look(self, now: float, *, hinted: bool, settling: bool) -> float:
+        """How long until a look is due for what happened, or for what is settling; infinite where there is neither."""
+        due = [self._next_hinted] if hinted else []
+        return max(0.0, min(due + ([self._next_look] if settling else []), default=math.inf) - now)
 
     def looked(self, began: float, ended: float, *, rescanned: bool, everything: bool = False) -> float:
         """Take note of a look. Returns the seconds by which a rescan that took long puts off the next one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -63,6 +64,7 @@ class Watcher:
         self._fanned = [FannedSources(fan) for fan in self._fans.fans]
         self._found = found
         self._settled = False
+        self._next_look = math.inf
         # Take only the runs and steps that the first look finds: a job that goes on must not keep `run --once` up.
         self.only_present = False
         # With only_present: which of those steps; all where it is None.
@@ -83,10 +85,15 @@ class Watcher:
         self._hand_out(hints)
         if not self.only_present:
             self._find()
+        self._next_look = math.inf
         recorded = self._score_again() + sum(self._tick(source) for source in self._sources)
         # Told only now: before, another thread could see a step as settled whose job is not queued yet.
         self._settled = all(source.scanned and not source.unsettled() for source in self._sources)
         return recorded
+
+    def seconds_to_look(self) -> float:
+        """How long, after a tick, until another has something to look at, infinite where it need not come of itself."""
+        return self._next_look
 
     def rescan(self) -> None:
         """Make the next tick look at everything, whatever the events said."""
@@ -163,7 +170,12 @@ class Watcher:
         now = self._clock.monotonic()
         due = source.pace.rescan_is_due(now)
         settling = bool(source.settling.waiting() or source.held)
-        if not due and not source.pace.look_is_due(now, hinted=bool(source.touched), settling=settling):
+        hinted = bool(source.touched)
+        if not due and not source.pace.look_is_due(now, hinted=hinted, settling=settling):
+            if hinted or settling:
+                self._next_look = min(
+                    self._next_look, source.pace.seconds_to_look(now, hinted=hinted, settling=settling)
+                )
             return 0
         if due and source.listens:
             self._hints.listen([source.root])

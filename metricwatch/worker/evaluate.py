@@ -16,12 +16,13 @@ from metricwatch.errors import InputError, TemporaryError
 from metricwatch.protocol import Configure, Evaluate
 from metricwatch.records import Evaluation, KeptSample, Look, ScoreState, Skipped
 from metricwatch.worker.batches import LoadedBatch, is_no_room, keep
-from metricwatch.worker.device_state import DeviceLostError, is_lost
+from metricwatch.worker.device_state import DeviceLostError, check_room, duty_for, is_lost
 from metricwatch.worker.feature_cache import FeatureCache
 from metricwatch.worker.loading import Extractors
 from metricwatch.worker.log import LogLine, describe, log_failure, one_line
 from metricwatch.worker.lookalikes import LookalikeFinder, LookalikeSearch
 from metricwatch.worker.looking import Onlooker, onlooker_for
+from metricwatch.worker.memory import give_back_freed_memory, keep_freed_memory
 from metricwatch.worker.pairing import Pairing
 from metricwatch.worker.pairs import PairsDigest
 from metricwatch.worker.pins import pinned
@@ -33,7 +34,7 @@ from metricwatch.worker.references import References
 from metricwatch.worker.sample_plan import SamplePlan
 from metricwatch.worker.samples import SampleSet, check_unchanged, list_samples
 from metricwatch.worker.sampling import Samplers, Session
-from metricwatch.worker.scoring import Scoring, group
+from metricwatch.worker.scoring import Scoring, engines_of, group
 from metricwatch.worker.versions import version
 
 # They decode pictures, prepare them and compute: another version of one may round otherwise.
@@ -74,6 +75,7 @@ class Evaluator:
         progress: Progress,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        keep_freed_memory()
         self._log = log
         self._progress = progress
         self._clock = clock
@@ -82,17 +84,25 @@ class Evaluator:
         self._cache = FeatureCache(configure.cache, configure.feature_cache_bytes, log)
         self._samplers = Samplers()
         self._max_pixels = configure.max_pixels
-        self._pipeline = Pipeline(device, self._cache, batch_size=configure.batch_size, max_pixels=configure.max_pixels)
-        # All engines of this version are one; a faster one would name itself per extractor.
+        self._min_free_gpu_memory = configure.min_free_gpu_memory
+        self._duty = duty_for(device, configure)
+        self._pipeline = Pipeline(
+            device,
+            self._cache,
+            batch_size=configure.batch_size,
+            max_pixels=configure.max_pixels,
+            duty=self._duty,
+        )
         self._provenance = {
             "precision": configure.precision,
-            "engine": "eager",
             "device": device.type,
             "torch": torch.__version__,
             "metricwatch": __version__,
         }
         # What numbers depend on beside the pictures and the weights: those of another make are computed anew.
-        makers = [configure.precision, device.type, str(configure.max_pixels), __version__, *map(version, _MAKERS)]
+        # Of exact features, engines give the same; of fast ones each gives its own.
+        precision = configure.precision if configure.precision == "exact" else f"fast by {configure.engine}"
+        makers = [precision, device.type, str(configure.max_pixels), __version__, *map(version, _MAKERS)]
         self._context = digest_of(*(maker.encode() for maker in makers))
         directory = os.path.join(configure.cache, "references") if configure.cache else ""
         self._references = References(
@@ -113,6 +123,14 @@ class Evaluator:
         InputError when there is nothing to score or every metric failed, ChangedError when the files are not
         those of the request's digest (any more), TemporaryError when trying again may help.
         """
+        try:
+            return self._evaluate(request)
+        finally:
+            give_back_freed_memory()
+
+    def _evaluate(self, request: Evaluate) -> Evaluation:
+        # Before anything takes memory: networks, or the checkpoint.
+        check_room(self._pipeline.device, self._min_free_gpu_memory)
         started = self._clock()
         self._patient = request.patient
         before = self._work()
@@ -121,7 +139,7 @@ class Evaluator:
         for scoring in scored.scorings:
             self._guard(scoring, scoring.compute)
         _raise_if_all_failed(scored.scorings)
-        common = {**self._provenance, **scored.provenance}
+        common = {**self._provenance, "engine": engines_of(scored.scorings), **scored.provenance}
         seconds = self._clock() - started
         phases = dict(scored.phases)
         if phases:
@@ -206,7 +224,7 @@ class Evaluator:
             self._begin(scorings), pictures, skip=scored.skip, advance=advance, patient=self._patient
         )
         scored.onlooker = self._onlooker(request, items, session.plan, scorings)
-        for lot in session.lots(items, pictures, skip=scored.skip, advance=advance):
+        for lot in self._duty.making(session.lots(items, pictures, skip=scored.skip, advance=advance)):
             if scored.onlooker:
                 scored.onlooker.made(lot)
             self._feed(scored, one.batches(lot))

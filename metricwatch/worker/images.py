@@ -26,6 +26,7 @@ READ_ERROR = "cannot be read"
 _MOST_SLENDER = 100
 _LARGE = 8_000_000
 _one_at_a_time = threading.Lock()
+_MOST_THREADS = 8
 # Four channels of 16 bits; and room for headers, profiles and thumbnails.
 _BYTES_A_PIXEL = 8
 _FILE_ALLOWANCE = 64_000_000
@@ -113,6 +114,16 @@ def _to_rgb(image: Image.Image) -> Pixels:
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
+class _Limit:
+    threads = _MOST_THREADS
+
+
+def limit_decode_threads(threads: int) -> None:
+    """From now on let decode_threads() be at most that many, for this process."""
+    _Limit.threads = max(1, min(threads, _MOST_THREADS))
+
+
 def decode_threads() -> int:
     """Enough to feed a GPU, never so many that the training job beside us starves."""
-    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(_Limit.threads, cores))

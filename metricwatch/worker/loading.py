@@ -89,7 +89,15 @@ class Extractors:
                 sha256=digest[:16],
                 published=spec.weights.published,
             )
-        engine = build_engine(self._configure.engine, spec, network, protocol, self._device)
+        engine = build_engine(
+            self._configure.engine,
+            spec,
+            network,
+            protocol,
+            self._device,
+            precision=self._configure.precision,
+            log=self._log,
+        )
         self._loaded[name] = Extractor(spec=spec, protocol=protocol, digest=digest[:16], engine=engine)
         return self._loaded[name]
 

@@ -8,6 +8,7 @@ import torch
 
 from metricwatch.errors import TemporaryError
 from metricwatch.worker.batches import BatchMaker, LoadedBatch
+from metricwatch.worker.duty import Duty
 from metricwatch.worker.feature_cache import FeatureCache
 from metricwatch.worker.images import decode_threads
 from metricwatch.worker.pictures import Pictures
@@ -23,10 +24,22 @@ NO_ROOM = "there is no memory to decode it"
 
 
 class Pipeline:
-    """Feeds images to networks on one device, in batches that fit. decodes and found count over its life."""
+    """Feeds images to networks on one device, in batches that fit. decodes and found count over its life.
 
-    def __init__(self, device: torch.device, cache: FeatureCache, *, batch_size: int, max_pixels: int) -> None:
+    duty makes the pauses between them; None: there are none.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        cache: FeatureCache,
+        *,
+        batch_size: int,
+        max_pixels: int,
+        duty: Duty | None = None,
+    ) -> None:
         self.device = device
+        self.duty = duty or Duty()
         self.batch_size = max(1, batch_size)
         self.decodes = 0
         self.found = 0
@@ -104,7 +117,7 @@ class Pass:
         """The batches that these items become."""
         decodes, found = self._preparer.decodes, self._preparer.found
         for chunk in self._chunks(items):
-            yield from self._maker.batches(chunk)
+            yield from self._pipeline.duty.paced(self._maker.batches(chunk))
             self._advance(len(chunk))
         self._pipeline.decodes += self._preparer.decodes - decodes
         self._pipeline.found += self._preparer.found - found

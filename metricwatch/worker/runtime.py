@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from metricwatch import __version__, faults
 from metricwatch.errors import ConfigError, MetricwatchError, TemporaryError, WorkerError
 from metricwatch.protocol import Configure, Evaluate, Failure, Log, Ready, Reply, Result, Stop, decode, encode
+from metricwatch.worker.courtesy import limit_threads, step_back
 from metricwatch.worker.log import describe, log_failure, one_line
 from metricwatch.worker.progress import Progress
 
@@ -65,25 +66,38 @@ class Worker:
 
     def run(self) -> NoReturn:
         configure = self._configuration()
+        # Before the first thread, and before a library reads the environment.
+        try:
+            refused = step_back(configure)
+        except ConfigError as error:
+            self._give_up(error)
+        for reason in refused:
+            self._channel.log("info", "priority not lowered", reason=reason)
         # From here on the pipe's end is noticed at once, even while torch loads or a job runs.
         threading.Thread(target=self._listen, name="requests", daemon=True).start()
         # torch takes seconds to import: only now, when the pipe is watched.
+        from metricwatch.worker.device_state import share_gpu
         from metricwatch.worker.engines import set_up
         from metricwatch.worker.evaluate import Evaluator
 
         try:
             device = set_up(configure)
+            limit_threads(configure.threads)
+            share_gpu(device, configure)
+            evaluator = Evaluator(configure, device, self._channel.log, self._progress)
         except ConfigError as error:
-            self._channel.log("error", "worker cannot start", reason=str(error))
-            # The last line of the worker's log is what the daemon shows.
-            print(error, file=sys.stderr, flush=True)  # noqa: T201
-            os._exit(error.exit_code)
-        evaluator = Evaluator(configure, device, self._channel.log, self._progress)
+            self._give_up(error)
         faults.reached("worker:ready")
         self._channel.send(Ready(pid=os.getpid(), device=str(device), versions=_versions()))
         threading.Thread(target=self._beat, args=(configure.heartbeat_seconds,), name="heartbeat", daemon=True).start()
         while True:
             self._serve(evaluator, self._jobs.get())
+
+    def _give_up(self, error: ConfigError) -> NoReturn:
+        self._channel.log("error", "worker cannot start", reason=str(error))
+        # The last line of the worker's log is what the daemon shows.
+        print(error, file=sys.stderr, flush=True)  # noqa: T201
+        os._exit(error.exit_code)
 
     def _serve(self, evaluator: Evaluator, request: Evaluate) -> None:
         self._progress.begin(request.job)

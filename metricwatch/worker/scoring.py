@@ -276,6 +276,7 @@ class Scoring:
             found["protocol"] = ",".join(protocols)
         if self.extractors:
             found["extractor"] = ",".join(self.extractors)
+            found["engine"] = engines_of([self])
             found["extractor_digest"] = ",".join(extractor.digest for extractor in self.extractors.values())
         if self.options:
             found["options"] = _text(self.options)
@@ -294,6 +295,12 @@ def _measured(metric: PerImageMetric, part: Batch) -> list[Sequence[float]]:
     torch.cuda.empty_cache()
     half = len(part) // 2
     return [*_measured(metric, part.select(range(half))), *_measured(metric, part.select(range(half, len(part))))]
+
+
+def engines_of(scorings: Sequence[Scoring]) -> str:
+    """How the networks of these metrics were run, "eager" where there are none."""
+    names = {each.engine.name for scoring in scorings for each in scoring.extractors.values()}
+    return ",".join(sorted(names)) or "eager"
 
 
 def group(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> list[Scoring]:

@@ -160,6 +160,8 @@ def test_an_outage_in_many_modes_costs_no_point_and_no_evaluation(
     daemon.wait_for("daemon.started")
     with Writer(outage.job.folder, seed, 5 * PACE_SECONDS if full_size else PACE_SECONDS) as writer:
         wait_until(lambda: outage.evaluated() > 2 and not outage.pending(), what="the first deliveries")
+        # While the worker still catches up with what it found, it is faster than the writers.
+        wait_until(lambda: outage.evaluated() >= len(RUNS) * (writer.written - 1), what="the queue's end")
         normal = outage.evaluations_a_minute(6)
         outage.proxy.mode = Mode.HANG
         hanging = outage.evaluations_a_minute(HANGING_SECONDS)

@@ -89,6 +89,23 @@ def test_fid_takes_weights_by_path_and_statistics_by_file(score, photos, blurred
     assert value["value"] > 0
 
 
+def test_both_precisions_side_by_side_show_what_fast_costs(score, photos, blurred_photos, inception_weights):
+    done = score(
+        *(blurred_photos, "--reference", photos, "--metrics", "fid", "--composite", "half=0.5*fid"),
+        *("--weights", f"inception-v3={inception_weights}", "--precision", "both", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    exact, fast = (document[precision]["scores"] for precision in ("exact", "fast"))
+    assert [score["provenance"]["precision"] for score in (exact[0], fast[0])] == ["exact", "fast"]
+    effect, half = document["effect"]
+    assert effect["key"] == "fid"
+    assert effect["difference"] == pytest.approx(fast[0]["value"] - exact[0]["value"])
+    assert effect["relative"] == pytest.approx(effect["difference"] / exact[0]["value"])
+    assert abs(effect["relative"]) < 0.05
+    assert half["difference"] == pytest.approx(effect["difference"] / 2)
+
+
 def test_missing_weights_name_the_file_how_to_get_it_and_what_works_offline(score, photos):
     done = score(photos, "--reference", photos, "--json")
     assert done.returncode == 1

@@ -46,7 +46,9 @@ def test_it_says_first_what_it_is(worker: WorkerClient) -> None:
 def test_it_scores_photographs_and_reports_its_progress(
     start_worker: Start, photos: Path, blurred_photos: Path, tmp_path: Path
 ) -> None:
-    worker = start_worker(Configure(device="cpu", batch_size=8, heartbeat_seconds=0.05, cache=str(tmp_path)))
+    worker = start_worker(
+        Configure(device="cpu", engine="eager", batch_size=8, heartbeat_seconds=0.05, cache=str(tmp_path))
+    )
     digest = listing.fingerprint(listing.images(listing.scan(str(blurred_photos))))
     request = Evaluate(
         job=7,

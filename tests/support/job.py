@@ -55,6 +55,8 @@ class Job:
             # To draw takes a process and a second or two: who looks at pictures asks for them.
             "pictures": False,
             **settings,
+            # A faster engine takes a second or two to start in each worker, and some tests have many.
+            "worker": {"engine": "eager", **settings.get("worker", {})},
         }
         self.content = write_crops(folder / "content", 16, side=96, seed=2)
         self.write_config()

@@ -50,7 +50,7 @@ class WorkerClient:
         os.close(child_writes)
         self._buffer = b""
         self.seen: list[Reply] = []
-        self.send(configure or Configure(device="cpu", heartbeat_seconds=0.2))
+        self.send(configure or Configure(device="cpu", engine="eager", heartbeat_seconds=0.2))
 
     def send(self, request: Request) -> None:
         os.write(self._write_fd, encode(request))

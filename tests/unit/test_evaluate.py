@@ -33,7 +33,8 @@ class Bench:
         self.phases: list[str] = []
         self.lines: list[tuple[str, str, dict[str, str]]] = []
         self.evaluator = Evaluator(
-            Configure(cache=str(cache) if cache else "", batch_size=5, **configure),
+            # A faster engine takes seconds to start: they are proved for themselves.
+            Configure(**{"engine": "eager", "cache": str(cache) if cache else "", "batch_size": 5, **configure}),
             torch.device("cpu"),
             lambda level, event, /, **fields: self.lines.append((level, event, fields)),
             Progress(on_change=self._note),

@@ -103,7 +103,7 @@ def test_asking_for_cuda_without_one_is_a_clear_error() -> None:
     assert select_device("auto") == CPU
 
 
-@pytest.mark.parametrize("configure", [Configure(precision="fast"), Configure(engine="warp")])
+@pytest.mark.parametrize("configure", [Configure(precision="sloppy"), Configure(engine="warp")])
 def test_unknown_ways_of_computing_are_refused(configure: Configure) -> None:
     with pytest.raises(ConfigError, match="is unknown; known:"):
         set_up(configure)

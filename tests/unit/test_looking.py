@@ -38,7 +38,7 @@ class Bench:
         self.looks = folder / "looks"
         self.lines: list[tuple[str, str, dict[str, str]]] = []
         self.evaluator = Evaluator(
-            Configure(cache=str(folder / "cache"), batch_size=5, **configure),
+            Configure(cache=str(folder / "cache"), batch_size=5, engine="eager", **configure),
             torch.device("cpu"),
             lambda level, event, /, **fields: self.lines.append((level, event, fields)),
             Progress(),

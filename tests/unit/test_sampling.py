@@ -38,7 +38,7 @@ class Bench:
         self.folder = folder
         self.lines: list[tuple[str, str, dict[str, str]]] = []
         self.evaluator = Evaluator(
-            Configure(cache=str(folder / "cache"), batch_size=batch_size),
+            Configure(cache=str(folder / "cache"), batch_size=batch_size, engine="eager"),
             torch.device("cpu"),
             lambda level, event, /, **fields: self.lines.append((level, event, fields)),
             Progress(),

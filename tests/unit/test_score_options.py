@@ -47,7 +47,7 @@ def refusal(*arguments: str) -> str:
         (["--metrics", "ssim", "--composite", "q=p*ssim"], "uses p, the training's progress; give --p"),
         (["--metrics", "ssim", "--feature-cache", "lots"], "--feature-cache"),
         (["--metrics", "ssim", "--p", "1.5"], "--p"),
-        (["--metrics", "ssim", "--precision", "fast"], "must be exact, not 'fast'"),
+        (["--metrics", "ssim", "--precision", "sloppy"], "must be exact or fast or both, not 'sloppy'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_a_hint(arguments: list[str], complaint: str) -> None:

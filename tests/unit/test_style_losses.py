@@ -82,7 +82,7 @@ def test_the_style_loss_of_a_layer_is_the_mean_squared_difference_of_gram_matric
             for each in (ours, theirs)
         ]
         expected = np.mean((grams[0] - grams[1]) ** 2)
-        assert found[f"gram_style_loss_{layer}"].value == pytest.approx(expected, rel=1e-12)
+        assert found[f"gram_style_loss_{layer}"].value == pytest.approx(expected, rel=1e-6)
 
 
 def test_without_the_channels_in_the_divisor_it_is_four_times_the_papers() -> None:
@@ -91,7 +91,7 @@ def test_without_the_channels_in_the_divisor_it_is_four_times_the_papers() -> No
     by_default = scores(GramStyleLoss(), batch_of(ours, theirs))
     for layer in STYLE_LAYERS:
         value = found[f"gram_style_loss_{layer}"].value
-        assert value == pytest.approx(4 * gatys(ours[layer][0], theirs[layer][0]), rel=1e-12)
+        assert value == pytest.approx(4 * gatys(ours[layer][0], theirs[layer][0]), rel=1e-6)
         assert value == pytest.approx(by_default[f"gram_style_loss_{layer}"].value * CHANNELS[layer] ** 2, rel=1e-12)
 
 
@@ -122,7 +122,7 @@ def test_content_is_that_of_the_content_partner_and_style_that_of_the_style_part
     assert scores(GramStyleLoss(), batch)["gram_style_loss"].value == 0.0
 
 
-def test_products_and_sums_are_in_double_precision() -> None:
+def test_matrices_that_are_near_are_multiplied_in_double_precision() -> None:
     """In single precision, Gram matrices that differ in the seventh digit give no more than noise."""
     ours = maps(1, 1, height=64, width=64)
     ours = {layer: each + 100.0 for layer, each in ours.items()}
@@ -132,8 +132,36 @@ def test_products_and_sums_are_in_double_precision() -> None:
     assert value == pytest.approx(4 * gatys(ours["relu1_1"][0], theirs["relu1_1"][0]), rel=1e-6)
 
 
+@pytest.mark.parametrize("places", [1, 7, 4096])
+@pytest.mark.parametrize("last", [False, True])
+def test_the_order_in_memory_and_the_blocks_of_places_matter_no_more_than_rounding(
+    places: int, last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(style, "_PLACES", places)
+    ours, theirs = maps(2, 1), maps(2, 2)
+    layout = torch.channels_last if last else torch.contiguous_format
+    laid = [{layer: each.to(memory_format=layout) for layer, each in side.items()} for side in (ours, theirs)]
+    found = scores(GramStyleLoss(options=GramOptions(normalise="hw")), batch_of(*laid))
+    for layer in STYLE_LAYERS:
+        expected = np.mean([4 * gatys(one, other) for one, other in zip(ours[layer], theirs[layer], strict=True)])
+        assert found[f"gram_style_loss_{layer}"].value == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("difference", [3e-4, 3e-3, 3e-2])
+def test_what_rounding_leaves_of_a_small_difference_is_the_loss(difference: float) -> None:
+    """Above the bound of what is multiplied in float64, and below it."""
+    ours, noise = maps(1, 1, height=64, width=64), maps(1, 2, height=64, width=64)
+    theirs = {layer: each + difference * noise[layer] for layer, each in ours.items()}
+    found = scores(GramStyleLoss(options=GramOptions(normalise="hw")), batch_of(ours, theirs))
+    for layer in STYLE_LAYERS:
+        expected = 4 * gatys(ours[layer][0], theirs[layer][0])
+        assert found[f"gram_style_loss_{layer}"].value == pytest.approx(expected, rel=2e-5)
+
+
 @pytest.mark.parametrize("numbers", [1, 40, 97, 10_000])
 def test_blocks_change_nothing(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the products in double precision, which here all are."""
+    monkeypatch.setattr(style, "_NEAR", float("inf"))
     batch = batch_of(maps(2, 1), maps(2, 2))
     whole = scores(GramStyleLoss(), batch)["gram_style_loss"].value
     monkeypatch.setattr(style, "_BLOCK", numbers)

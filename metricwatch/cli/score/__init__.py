@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +40,11 @@ def command(
         list[str] | None, typer.Option(help="EXTRACTOR=NAME, as in inception-v3=clean; repeatable.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="exact: float32 without TF32.")] = "exact",
-    engine: Annotated[str, typer.Option(help="auto or eager.")] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(help="exact: float32 without TF32; fast: float16 on GPUs, bfloat16 on CPUs; both, to compare."),
+    ] = "exact",
+    engine: Annotated[str, typer.Option(help="auto, eager, folded, compile, openvino or tensorrt.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 32,
     cache: Annotated[Path | None, typer.Option(help="Where features and statistics of references are kept.")] = None,
     feature_cache: Annotated[str, typer.Option(help="How much of features is kept there: 500MB, 2GB, 0.")] = "2GB",
@@ -49,6 +53,7 @@ def command(
     """Score a set of images now. Leaves with 0 when every metric asked for has a value."""
     from metricwatch.cli.score import options
     from metricwatch.cli.score.evaluation import evaluate
+    from metricwatch.cli.score.precisions import compare
     from metricwatch.cli.score.table import show
     from metricwatch.supervisor.composites import with_composites
 
@@ -67,8 +72,8 @@ def command(
         composites = options.composites(composite or [], names, p=p)
         settings = Configure(
             device=device,
-            precision=options.one_of("--precision", precision, ("exact",)),
-            engine=options.one_of("--engine", engine, ("auto", "eager")),
+            precision=options.one_of("--precision", precision, ("exact", "fast", "both")),
+            engine=options.one_of("--engine", engine, ("auto", "eager", "folded", "compile", "openvino", "tensorrt")),
             cache=str(cache or _default_cache()),
             feature_cache_bytes=options.size("--feature-cache", feature_cache),
             weights=options.weights(weights or []),
@@ -86,12 +91,16 @@ def command(
             manifest=_resolved(manifest),
             prompt=options.prompt(prompt),
         )
+        finish = partial(with_composites, composites=composites, p=p)
+        if precision == "both":
+            compare(settings, request, finish, as_json=as_json)
+            return
         evaluation = evaluate(settings, request)
     except MetricwatchError as error:
         if as_json:
             console.print_json({"scores": [], "provenance": {}, "skipped": [], "error": str(error)})
         raise
-    show(evaluation, with_composites(evaluation.scores, composites, p), request, as_json=as_json)
+    show(evaluation, finish(evaluation.scores), request, as_json=as_json)
 
 
 def _resolved(path: Path | None) -> str | None:

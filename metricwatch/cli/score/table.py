@@ -16,6 +16,23 @@ _SHOWN = 10
 
 def show(evaluation: Evaluation, scores: Sequence[Score], request: Evaluate, *, as_json: bool) -> None:
     """Print the scores; what went wrong goes to stderr. Raises Exit(1) when a score has no value."""
+    missing = tell_trouble(evaluation, scores, request)
+    if as_json:
+        console.print_json(document_of(evaluation, scores))
+    else:
+        console.print_table(
+            ["metric", "value", "± stderr", "images"],
+            [
+                [score.key, console.number(score.value), console.number(score.stderr), str(score.images)]
+                for score in scores
+            ],
+        )
+    if missing:
+        raise typer.Exit(1)
+
+
+def tell_trouble(evaluation: Evaluation, scores: Sequence[Score], request: Evaluate) -> list[Score]:
+    """Say on stderr what went wrong. Returns the scores that have no value."""
     screen = console.messages()
     for item in evaluation.skipped[:_SHOWN]:
         screen.print(f"skipped {item.path}: {item.reason}", soft_wrap=True)
@@ -28,25 +45,17 @@ def show(evaluation: Evaluation, scores: Sequence[Score], request: Evaluate, *, 
     for score in missing:
         hint = _hint(score, request)
         screen.print(f"{score.key}: no value ({score.state.value}): {score.detail}{hint}", soft_wrap=True)
-    if as_json:
-        console.print_json(
-            {
-                "scores": [_as_dict(score) for score in scores],
-                "provenance": dict(evaluation.provenance),
-                "work": dict(evaluation.work),
-                "skipped": [asdict(item) for item in evaluation.skipped],
-            }
-        )
-    else:
-        console.print_table(
-            ["metric", "value", "± stderr", "images"],
-            [
-                [score.key, console.number(score.value), console.number(score.stderr), str(score.images)]
-                for score in scores
-            ],
-        )
-    if missing:
-        raise typer.Exit(1)
+    return missing
+
+
+def document_of(evaluation: Evaluation, scores: Sequence[Score]) -> dict[str, object]:
+    """What --json prints."""
+    return {
+        "scores": [_as_dict(score) for score in scores],
+        "provenance": dict(evaluation.provenance),
+        "work": dict(evaluation.work),
+        "skipped": [asdict(item) for item in evaluation.skipped],
+    }
 
 
 def _hint(score: Score, request: Evaluate) -> str:

@@ -11,10 +11,10 @@ The last term is the sum of the square roots of the eigenvalues of A Σ A, A bei
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from .gaussian import ROWS, Float32, Float64, Gaussian
 
 Rows = npt.NDArray[np.intp]
+Result = TypeVar("Result")
 
 JACKKNIFE_GROUPS = 20
 # Deleting one image must leave the two that a covariance needs.
@@ -74,7 +75,13 @@ class CovarianceDistances:
         self._features = features
         self._reference = reference
         self._mean = features.mean(axis=0, dtype=np.float64)
-        self._scatter, self._product = self._sums(np.arange(len(features)))
+        blocks = np.array_split(np.arange(len(features)), -(-len(features) // ROWS))
+        self._scatter, self._product = 0.0, np.zeros_like(reference.sigma)
+        # So many at a time as there are threads: each holds a matrix of its own.
+        for some in _batched(blocks, _threads()):
+            for scatter, product in _on_each(self._sums, some):
+                self._scatter += scatter
+                self._product += product
 
     def _project(self, index: Rows) -> tuple[Float64, Float64]:
         rows = self._features[index].astype(np.float64) - self._mean
@@ -97,7 +104,9 @@ class CovarianceDistances:
         shift = (self._mean * len(group) - self._features[group].sum(axis=0, dtype=np.float64)) / kept
         projected_shift = shift @ self._reference.root
         scatter, product = self._sums(group)
-        product = self._product - product - kept * np.outer(projected_shift, projected_shift)
+        # In place: each of these matrices takes 34 MB for 2048 dimensions, and several threads make them at once.
+        np.subtract(self._product, product, out=product)
+        product -= np.outer(projected_shift, kept * projected_shift)
         scatter = self._scatter - scatter - kept * float(shift @ shift)
         return _distance(self._mean + shift, scatter, product, kept, self._reference)
 
@@ -122,11 +131,23 @@ def frechet_distances(features: Float32, reference: Gaussian) -> FrechetDistance
 
 def without_each(distances: FrechetDistances, groups: Sequence[Rows]) -> Float64:
     """The distance without each of the groups, several at a time. Keeps all of numpy's BLAS to one thread meanwhile."""
+    return np.array(_on_each(distances.without, groups))
+
+
+def _on_each(work: Callable[[Rows], Result], groups: Sequence[Rows]) -> list[Result]:
+    """work() of each, several at a time, with numpy's BLAS kept to one thread."""
     # LAPACK leaves Python's lock alone, and one eigenvalue problem a core beats all cores on one problem. With threads
     # of its own in each of them, BLAS spins: on a machine that is busy it then takes up to thirty times as long.
-    threads = max(1, min(len(groups), os.cpu_count() or 1, _THREADS))
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(max_workers=threads) as pool:
-        return np.array(list(pool.map(distances.without, groups)))
+    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(min(len(groups), _threads())) as pool:
+        return list(pool.map(work, groups))
+
+
+def _threads() -> int:
+    return max(1, min(os.cpu_count() or 1, _THREADS))
+
+
+def _batched(groups: Sequence[Rows], size: int) -> Iterator[Sequence[Rows]]:
+    return (groups[start : start + size] for start in range(0, len(groups), size))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""How a network is run. An engine takes decoded images and gives features; only its speed may differ."""
+"""What an engine is, and the plain one that all others are measured by."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metricwatch.errors import ConfigError, PluginError
+from metricwatch.errors import PluginError
 from metricwatch.extractors import ExtractorSpec
-from metricwatch.protocol import Configure
-from metricwatch.worker.device_state import hold_to_float32
 from metricwatch.worker.networks import Network
-
-PRECISIONS = ("exact",)
-ENGINES = ("auto", "eager")
 
 
 class Engine(Protocol):
@@ -33,42 +28,6 @@ class Engine(Protocol):
 
     def texts(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings of texts of length 1, float32 (P, D) on the CPU."""
-
-
-def select_device(wish: str) -> torch.device:
-    """The device for `auto`, `cpu`, `cuda` or `cuda:N`. Raises ConfigError when this machine has no such device."""
-    if wish == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(wish)
-    except RuntimeError as error:
-        raise ConfigError(f"worker.device {wish!r} is no device; use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cpu":
-        return torch.device("cpu")
-    if device.type != "cuda":
-        raise ConfigError(f"worker.device {wish!r} is not supported; use auto, cpu, cuda or cuda:N")
-    if not torch.cuda.is_available():
-        raise ConfigError(f"worker.device is {wish!r}, but torch finds no CUDA device here; use auto or cpu")
-    index = device.index or 0
-    if index >= torch.cuda.device_count():
-        raise ConfigError(f"worker.device is {wish!r}, but this machine has {torch.cuda.device_count()} CUDA device(s)")
-    return torch.device("cuda", index)
-
-
-def set_up(configure: Configure) -> torch.device:
-    """The device to work on; from then on float32 means float32 in the whole process.
-
-    Raises ConfigError for a device that is not there and for a precision or an engine that is unknown.
-    """
-    for label, wish, known in (
-        ("precision", configure.precision, PRECISIONS),
-        ("engine", configure.engine, ENGINES),
-    ):
-        if wish not in known:
-            raise ConfigError(f"worker.{label} {wish!r} is unknown; known: {', '.join(known)}")
-    device = select_device(configure.device)
-    hold_to_float32()
-    return device
 
 
 class EagerEngine:
@@ -99,8 +58,7 @@ class EagerEngine:
         back[torch.tensor(order)] = torch.arange(len(order))
         if len({part.shape[1:] for part in parts}) == 1:
             parts = [torch.cat(parts)]
-        pooled = self._ready(self._network.pooled)
-        features = torch.cat([pooled(_channels_last(part)) for part in parts])
+        features = torch.cat([self._pooled(part) for part in parts])
         self.passes += len(images)
         return features.float()[back.to(features.device)]
 
@@ -120,6 +78,10 @@ class EagerEngine:
             self._ready(module)
         return functional.normalize(self._network.embed_text(prompts).float().cpu(), dim=-1)
 
+    def _pooled(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self._ready(self._network.pooled)(_channels_last(pixels))
+        return features
+
     def _ready(self, module: nn.Module) -> nn.Module:
         """The module on the device, moved at its first use: VGG16's classifier stays away where nobody asks for it."""
         if module not in self._moved:
@@ -131,10 +93,3 @@ class EagerEngine:
 
 def _channels_last(pixels: Tensor) -> Tensor:
     return pixels.contiguous(memory_format=torch.channels_last) if pixels.dim() == 4 else pixels  # noqa: PLR2004 - NCHW
-
-
-def build_engine(name: str, spec: ExtractorSpec, network: Network, protocol: str, device: torch.device) -> Engine:
-    """The engine of that name; `auto` takes the fastest one that is exact here. Raises ConfigError if unknown."""
-    if name not in ENGINES:
-        raise ConfigError(f"worker.engine {name!r} is unknown; known: {', '.join(ENGINES)}")
-    return EagerEngine(spec, network, protocol, device)
