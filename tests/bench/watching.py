@@ -111,8 +111,6 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--factor", type=float, default=1.0, help="of the 100,000 files of each layout")
     factor = arguments.parse_args().factor
-    # A line for each of 100,000 snapshots would be measured too.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     for layout in LAYOUTS:
         folder = Path(tempfile.mkdtemp(prefix="metricwatch-bench-", dir=memory))
@@ -123,4 +121,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # A line for each of 100,000 snapshots would be measured too.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     main()

@@ -382,7 +382,12 @@ def test_a_checkpoint_that_is_written_to_while_it_samples_has_changed(bench: Ben
         bench.score(path, FD, samples=3)
 
 
-def test_what_a_sampler_does_to_pytorchs_switches_is_undone(bench: Bench, tmp_path: Path) -> None:
+def test_what_a_sampler_does_to_pytorchs_switches_is_undone(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the worker has them for exact scores.
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     reference = write_crops(bench.folder / "reference", 6, side=48, seed=2)
     good = write_checkpoint(tmp_path / "checkpoints" / "step_000100.pt", 0.4)
     meddler = write_checkpoint(tmp_path / "checkpoints" / "step_000200.pt", 0.4, meddles=True)

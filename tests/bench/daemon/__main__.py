@@ -65,8 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     chosen = parser.parse_args(arguments)
     size = _SIZES["full" if chosen.full else chosen.size]
-    # A line for each of 100,000 snapshots would be measured too.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="metricwatch-bench-", dir=memory))
     try:
@@ -165,4 +163,6 @@ def _of_runs(watched: Sequence[Watching]) -> str:
 
 
 if __name__ == "__main__":
+    # A line for each of 100,000 snapshots would be measured too.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     main()
