@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -382,12 +383,20 @@ def test_a_checkpoint_that_is_written_to_while_it_samples_has_changed(bench: Ben
         bench.score(path, FD, samples=3)
 
 
-def test_what_a_sampler_does_to_pytorchs_switches_is_undone(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As the worker has them for exact scores.
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+@pytest.fixture
+def no_tf32() -> Iterator[None]:
+    """PyTorch's switches as the worker has them for exact scores; they are properties, which monkeypatch cannot undo."""
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = False
+    yield
+    for switch, was in zip(switches, before, strict=True):
+        switch.allow_tf32 = was
+
+
+@pytest.mark.usefixtures("no_tf32")
+def test_what_a_sampler_does_to_pytorchs_switches_is_undone(bench: Bench, tmp_path: Path) -> None:
     reference = write_crops(bench.folder / "reference", 6, side=48, seed=2)
     good = write_checkpoint(tmp_path / "checkpoints" / "step_000100.pt", 0.4)
     meddler = write_checkpoint(tmp_path / "checkpoints" / "step_000200.pt", 0.4, meddles=True)
