@@ -43,6 +43,7 @@ log = structlog.get_logger(__name__)
 
 # The stages look at the clock this often; events and the worker's messages wake them at once.
 _PERIOD_SECONDS = 0.5
+_SIGNAL_SECONDS = 1.0
 _MOST_FAILED_STARTS = 3
 _ATTEMPTS_ONCE = 4
 # How long `run --once` waits for a ledger that cannot be written.
@@ -217,7 +218,9 @@ class App:
         """Turn until stop() is called. Raises what a stage could not handle."""
         with self._turn():
             log.info("daemon.started", state=str(self.config.state), watching=len(self.config.watch))
-            self._stop.wait()
+            # With a limit: a signal that the system hands to another thread does not wake this one.
+            while not self._stop.wait(_SIGNAL_SECONDS):
+                pass
         log.info(
             "daemon.stopped",
             undelivered=Deliveries(self.db).pending(),

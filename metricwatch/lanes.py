@@ -164,8 +164,10 @@ class Lanes:
         self._stop.set()
         self._scheduler.shutdown(wait=False)
         self.wake()
+        # For all of them together: who asks for the end (Kubernetes, systemd) kills what takes long over it.
+        limit = time.monotonic() + _JOIN_SECONDS
         for lane in self._lanes:
-            lane.thread.join(_JOIN_SECONDS)
+            lane.thread.join(max(0.0, limit - time.monotonic()))
         failures = [lane.failure for lane in self._lanes if lane.failure is not None]
         if failures and error is None:
             raise failures[0]

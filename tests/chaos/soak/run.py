@@ -133,13 +133,14 @@ def _phase(
     every = max(5, count // 100)
     due = first + _FIRST
     while (done := _done(port, daemon)) < first + count:
-        while written < min(first + count, done + _AHEAD):
-            sets.write(10 * written)
-            written += 1
-        if done >= due:
+        # Looked at only at rest: within an evaluation the worker holds what it gives back after it.
+        if done == written and done >= due:
             _look(phase, daemon, worker, done)
             due = done + every
             say(f"{done} evaluations, {time.monotonic() - start:.0f} s")
+        while written < min(first + count, done + _AHEAD, max(due, done + 1)):
+            sets.write(10 * written)
+            written += 1
         time.sleep(0.1)
     phase.seconds = time.monotonic() - start
     _look(phase, daemon, worker, done)
