@@ -51,7 +51,8 @@ def _torch_fidelity(folder: str, mu: np.ndarray, sigma: np.ndarray, device: torc
             network(batch.to(device))[0].cpu() for batch in DataLoader(pictures, batch_size=_BATCH, num_workers=workers)
         ]
     statistics = fid_features_to_statistics(torch.cat(features))
-    return float(fid_statistics_to_metric(statistics, {"mu": mu, "sigma": sigma}, verbose=False)[KEY_METRIC_FID])
+    given = {"mu": mu.astype(statistics["mu"].dtype), "sigma": sigma.astype(statistics["sigma"].dtype)}
+    return float(fid_statistics_to_metric(statistics, given, verbose=False)[KEY_METRIC_FID])
 
 
 def _torchmetrics(folder: str, mu: np.ndarray, sigma: np.ndarray, device: torch.device, workers: int) -> float:

@@ -17,7 +17,7 @@ from tests.bench.speed.material import Material
 PEER = "pytorch-fid"
 OURS = "metricwatch score"
 WARM = "metricwatch, a worker that runs"
-# Other weights of TensorFlow's resizing, or of the statistics kept in single precision.
+# The others resize as TensorFlow did: their FID is another one.
 _TOLERANCE = {PEER: 0.0, "clean-fid": 1e-3, OURS: 1e-3, WARM: 1e-3}
 _PEER_FILE = Path(__file__).with_name("peer.py")
 
